@@ -1,6 +1,6 @@
 """gradistill: distil a fine-tuned transformer into a small one that decides for the same reasons.
 
-The public names stand in ``__init__.pyi``, once. They load on first use, so that importing the package stays light.
+The public names are listed once, in ``__init__.pyi``. They load on first use, so importing the package is cheap.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """The types that every package uses: the batch and the names of its dimensions.
 
-Shapes stand in signatures as jaxtyping strings with one fixed set of words:
+Signatures give shapes as jaxtyping strings with one fixed set of words:
 ``batch`` examples, ``token`` positions (special tokens included), ``hidden`` the width of the
 embedding output, ``label`` classes (1 for regression), ``view`` scalars that are differentiated,
 ``layer`` mapped layer pairs.
@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 NOT_MODEL_INPUTS = frozenset({"labels", "index", "special_tokens_mask", "length", "word_ids"})
-"""Keys of a collated batch that the model's forward must not see."""
+"""Keys of a collated batch that are not passed to the model's forward."""
 
 
 MOST_SEED = 2**32 - 1
-"""The largest seed that numpy, torch and random all take."""
+"""The largest seed that numpy, torch and random all accept."""
 
 UNLABELLED = -100
 """Class id of a row without a label (torch's ``ignore_index``); in a regression its score is NaN."""
@@ -29,11 +29,11 @@ UNLABELLED = -100
 
 @dataclass(frozen=True)
 class RandomDraws:
-    """What chance decided about each example of a batch.
+    """Random draws for each example of a batch.
 
-    ``place`` is its place, counted from 0, in a random order of the batch: n of the rows are those at the first n.
-    ``label`` is one of the labels, each as likely as any other: the one that the view ``sampled`` looks at. ``signs``
-    are +1 or −1, one a label: the direction that the view ``projected`` looks along. ``epoch`` is counted from 0.
+    ``place`` is its place, counted from 0, in a random order of the batch: a random subset of n rows is those with
+    ``place`` below n. ``label`` is a uniformly drawn label, for the view ``sampled``. ``signs`` are +1 or −1, one for
+    each label: the direction of the view ``projected``. ``epoch`` is counted from 0.
     """
 
     place: Int[Tensor, " batch"]
@@ -51,7 +51,7 @@ class RandomDraws:
 
 @runtime_checkable
 class TextReader(Protocol):
-    """The raw texts of the rows by their numbers, words that may stand in for others, and how a model reads copies."""
+    """The raw texts of the rows by their numbers, words to replace others, and how a model reads copies."""
 
     @property
     def texts(self) -> Mapping[int, tuple[str, ...]]: ...
@@ -66,25 +66,23 @@ class TextReader(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One collated batch, split into what the model reads and what we know about it.
+    """One collated batch, split into the model's inputs and other facts about the rows.
 
-    ``inputs`` goes to the model's forward as it is. ``labels`` are class ids (int64), scores (float), or see below.
+    ``inputs`` goes to the model's forward unchanged. ``labels`` are class ids (int64), scores (float), or see below.
     ``index`` is the row number in the prepared split, by which stored teacher signals are found.
-    ``tokens_per_example`` is the mean number of real tokens over all that one optimizer step sees
-    (accumulated batches, all processes): dividing a sum over tokens by it before the average over examples
-    gives the average over tokens. Where nobody sets it, it is that of the batch. ``words_per_example`` is likewise the
-    mean number of words.
-    ``labels_per_example`` is likewise the share of rows that have a label (a class id other than −100, a score that is
-    not NaN): dividing by it gives the average over labelled rows.
-    ``drawn`` is there while training, for what is estimated from a part. ``teacher_labels`` are the labels that the
-    teacher predicts, or others that are to be explained. ``mask_token_id`` is the token id of an erased word.
-    ``token_pool`` holds token ids of the data, as often as they occur there: what replaces words at random.
-    ``word_ids`` is the number of each token's word in the raw text, −1 for tokens of none. ``edited_ids`` are the token
-    ids of each text after the edit that turns the teacher (``signals/counterfactual.py``). ``multi_label``: each label
-    is a yes or no of its own; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels).
-    ``token_labels``: each word has a label, at its first token; ``labels`` are then ``(batch, token)``, −100 elsewhere,
-    and logits ``(batch, token, label)``. ``reader`` knows the raw texts of the rows, where copies of them are
-    read whole.
+    ``tokens_per_example`` is the mean number of real tokens over all examples of one optimizer step (accumulated
+    batches, all processes). Dividing a sum over tokens by it before the average over examples gives the average over
+    tokens. If it is not set, the mean of this batch is used. ``words_per_example`` is likewise the mean number of
+    words. ``labels_per_example`` is likewise the share of rows that have a label (a class id other than −100, a score
+    that is not NaN): dividing by it gives the average over labelled rows.
+    ``drawn`` is set in training, for estimates from a part of the batch. ``teacher_labels`` are the labels that the
+    teacher predicts, or others to explain. ``mask_token_id`` is the token id of an erased word. ``token_pool`` holds
+    token ids of the data, as often as they occur there, for random replacements of words. ``word_ids`` is the number of
+    each token's word in the raw text, −1 for tokens of none. ``edited_ids`` are the token ids of each text after the
+    edit that changes the teacher's label (``signals/counterfactual.py``). ``multi_label``: each label is a separate yes
+    or no; ``labels`` are then 0 or 1 for each (float, NaN in rows without labels). ``token_labels``: each word has a
+    label, at its first token; ``labels`` are then ``(batch, token)``, −100 elsewhere, and logits ``(batch, token,
+    label)``. ``reader`` has the raw texts of the rows, for objectives on copies of whole texts.
     """
 
     inputs: Mapping[str, Tensor]
@@ -119,7 +117,7 @@ class Batch:
 
     @property
     def word_numbers(self) -> Int[Tensor, "batch token"]:
-        """The number of each token's word, −1 for tokens of none. Where no words are known every token is one."""
+        """The number of each token's word, −1 for tokens of none. Without ``word_ids`` every token is a word."""
         return _numbered(self.mask) if self.word_ids is None else self.word_ids
 
     @property
@@ -132,12 +130,15 @@ class Batch:
     def over_words(
         self, values: Float[Tensor, "batch token"], known: Bool[Tensor, "batch token"]
     ) -> Float[Tensor, " batch"]:
-        """The mean over the tokens of a row that are ``known``; 0 where none is."""
+        """The mean over the ``known`` tokens of each row; 0 if there are none."""
         return torch.where(known, values, 0.0).sum(1) / known.sum(1).clamp(min=1)
 
     def over_explained(self, values: Float[Tensor, "batch view"], words: int) -> Float[Tensor, " batch"]:
-        """The sum over the views of a row. Where each word has a label, the mean over those that are explained: the
-        views are those of ``words`` words, or of all of a shorter text and then of nothing."""
+        """The sum over the views of each row.
+
+        Where each word has a label, it is the mean over the explained words of their sums. The views are then those of
+        ``words`` words; a shorter text has all of its words, followed by views of nothing, which do not count.
+        """
         if not self.token_labels:
             return values.sum(1)
         of_word = values.unflatten(1, (words, -1)).sum(2)
@@ -151,13 +152,15 @@ class Batch:
         return summed_over_tokens / self.tokens_per_example.to(summed_over_tokens.dtype)
 
     def per_word(self, summed_over_words: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Values whose mean over examples is the mean over words of what was summed: over all words of the student's
-        texts, also where some are not in the sum."""
+        """Values whose mean over examples is the mean over words of what was summed.
+
+        The mean is over all words of the student's texts, even if some are not in the sum.
+        """
         words = self.words_per_example
         if words is None:
             words = self.first_tokens.sum() / len(self)
-        least = 1e-9  # a batch may have no word
-        return summed_over_words / words.to(summed_over_words.dtype).clamp(min=least)
+        floor = 1e-9  # a batch may have no word
+        return summed_over_words / words.to(summed_over_words.dtype).clamp(min=floor)
 
     def labelled(self) -> Bool[Tensor, " batch"]:
         """Which rows have a label."""
@@ -177,9 +180,9 @@ class Batch:
         return self.mask.shape[0]
 
     def rows(self, at: Int[Tensor, " row"]) -> Batch:
-        """The examples at these places, in that order, as often as they are named.
+        """The examples at these indices, in this order, repeated if an index is.
 
-        What is known of the whole optimizer step stays as it is.
+        Means over the whole optimizer step are kept; those that are not set become the means of this batch.
         """
         return Batch(
             inputs={k: v[at] for k, v in self.inputs.items()},

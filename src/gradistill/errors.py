@@ -1,4 +1,4 @@
-"""One family of errors. Every message names what is wrong, what was expected, and what to do.
+"""One family of errors. Every message states what is wrong, what was expected, and what to do.
 
 The command line turns any of these into exit code 2 and one message without a traceback.
 """
@@ -18,7 +18,7 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class GradistillError(Exception):
-    """Base of the family: ``what`` is wrong, what was ``expected`` instead, and the ``remedy``."""
+    """The base class: ``what`` is wrong, what was ``expected`` instead, and the ``remedy``."""
 
     def __init__(self, what: str, *, expected: str = "", remedy: str = "") -> None:
         self.what, self.expected, self.remedy = what, expected, remedy
@@ -35,11 +35,11 @@ class ModelError(GradistillError):
 
 
 class RecipeError(GradistillError):
-    """A recipe, an option or a command line that cannot be carried out."""
+    """A recipe, an option or a command line that is invalid or cannot be carried out."""
 
 
 class TrainingError(GradistillError):
-    """Training that must not start, or must not go on."""
+    """A reason why training must not start, or must not go on."""
 
 
 class StoreError(GradistillError):
@@ -47,7 +47,7 @@ class StoreError(GradistillError):
 
 
 class UnusableStoreError(StoreError):
-    """A store that is damaged, or made for something else: another one has to take its place."""
+    """A store that is damaged, or made for something else, and must be replaced."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Problem:
 
 
 class MissingColumn(Problem):
-    """A column that was named, and that the data do not have."""
+    """A named column that the data do not have."""
 
 
 class DataError(GradistillError):
-    """Data that cannot be used: all problems at once, the first twenty of them spelled out."""
+    """Data that cannot be used. ``problems`` has all faults, of which the message lists the first twenty."""
 
     SHOWN = 20
 
@@ -88,14 +88,14 @@ class DataError(GradistillError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """The first line of an error's message, or the name of its class if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is that of a device, or of this machine, whose memory is too small.
+    """Whether an error is raised because a device, or this machine, has too little memory.
 
-    torch has a class for it on an accelerator, and a RuntimeError with a message on a CPU.
+    On an accelerator torch raises a class of its own, on a CPU a RuntimeError with a message.
     """
     return (
         isinstance(error, MemoryError)
@@ -105,9 +105,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def check_whole_numbers(choice: object, **least: int) -> None:
-    """Raise RecipeError where an attribute of ``choice`` is no whole number, or less than the ``least`` it may be.
+    """Raise RecipeError if an attribute of ``choice`` is no whole number, or below its value in ``least``.
 
-    None is no error where the class has None as its default.
+    None is allowed if it is the default of the class.
 
     Example: ``check_whole_numbers(AuditChoice(), seed=0, beam=1)``
     """
@@ -124,7 +124,7 @@ def check_whole_numbers(choice: object, **least: int) -> None:
 
 
 def check_one_of(choice: object, name: str, known: Sequence[object]) -> None:
-    """Raise RecipeError where an attribute of ``choice`` is not one of the ``known`` values.
+    """Raise RecipeError if an attribute of ``choice`` is not one of the ``known`` values.
 
     Example: ``check_one_of(AuditChoice(), "rationale_units", ("characters", "words"))``
     """
@@ -133,7 +133,7 @@ def check_one_of(choice: object, name: str, known: Sequence[object]) -> None:
 
 
 def refuse_others(what: str, value: object, known: Sequence[object]) -> None:
-    """Raise RecipeError, whose text begins with ``what``, where the value is not one of those that are known.
+    """Raise RecipeError, whose message begins with ``what``, if the value is not one of the ``known`` ones.
 
     Example: ``refuse_others("--encoding 'zip'", "zip", ("exact", "small"))``
     """
@@ -143,7 +143,7 @@ def refuse_others(what: str, value: object, known: Sequence[object]) -> None:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a finite number, and no truth value, which Python counts as one."""
+    """Whether a value is a finite number. Truth values, which are numbers in Python, do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
@@ -156,7 +156,7 @@ def check_number(
     above: float = -inf,
     below: float = inf,
 ) -> None:
-    """Raise RecipeError where an attribute of ``choice`` is no finite number, or beyond the ends that are given.
+    """Raise RecipeError if an attribute of ``choice`` is no finite number, or is outside the given limits.
 
     Example: ``check_number(ExportChoice(), "least_loyalty", least=0.0, most=1.0)``
     """
@@ -173,7 +173,7 @@ def check_number(
 
 
 def check_type(name: str, value: object, kinds: type | tuple[type, ...], expected: str) -> None:
-    """Raise RecipeError where what was passed as ``name`` is of none of the ``kinds``.
+    """Raise RecipeError if the argument ``name`` has none of the types ``kinds``.
 
     Example: ``check_type("output", "runs/a", (str, Path), "a path")``
     """
@@ -187,7 +187,7 @@ def check_type(name: str, value: object, kinds: type | tuple[type, ...], expecte
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """A remedy for a name that is not known: the nearest one, and all there are."""
+    """A remedy for an unknown name: the nearest known one, and all known ones."""
     known = sorted(known)
     close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""

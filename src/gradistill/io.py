@@ -1,4 +1,4 @@
-"""Files and folders: atomic writes, checksums, the lock on a folder, errors of the disk, differences of contents."""
+"""Files and folders: atomic writes, checksums, the lock on a folder, disk errors, differences of contents."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = ("PytorchStreamWriter", "inline_container", "writing file", "iostream error")
-"""The messages of torch.save for a disk that fails, in a RuntimeError without the system's reason."""
+"""Parts of torch.save's messages for a failing disk; its RuntimeError has no system reason."""
 _FOLDERS_OPEN = os.name == "posix"
 """Whether the system opens a folder like a file. Windows does not."""
 _OWN_DRAFT = r"\.gradistill-\d+-.+"
 _GRACE = 2.0
-"""Seconds that a killed process may take to release its files."""
+"""Seconds to wait for a killed process to release its files."""
 
 
 def system_reason(error: Exception) -> str:
-    """The system's reason in an error of reading or writing, or its message where it gives none."""
+    """The system's reason in an error of reading or writing, or the error's message if it has none."""
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -41,19 +41,19 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def reason_of_the_disk(error: Exception) -> str | None:
-    """The system's reason where a library could not write a file, None for any other error.
+    """The system's reason if a library could not write a file; None for any other error.
 
-    safetensors and tokenizers quote the number of the system's error, and torch gives no reason at all.
+    safetensors and tokenizers quote the number of the system's error; torch gives no reason.
     """
-    found = _OF_RUST.search(str(error))
-    number = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
+    match = _OF_RUST.search(str(error))
+    number = int(match[1]) if match else error.errno if isinstance(error, OSError) else None
     if number in _DISK:
         return os.strerror(number)
     return "torch could not write a file" if any(part in str(error) for part in _OF_TORCH) else None
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two nested dictionaries differ: the keys joined by dots, the value before and the value now.
+    """The differences of two nested dictionaries: the keys joined by dots, the value before and the value now.
 
     A key that is missing on one side has the value None there. Lists are compared as a whole.
 
@@ -70,15 +70,15 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
 
 def checksum_of(file: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     with file.open("rb") as stream:
         while piece := stream.read(_CHUNK):
-            found.update(piece)
-    return found.hexdigest()
+            checksum.update(piece)
+    return checksum.hexdigest()
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of JSON in one canonical form."""
+    """The SHA-256 of ``content`` as JSON in a canonical form."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -86,18 +86,18 @@ def digest(content: Any) -> str:
 def path_of(
     given: str | os.PathLike[str], name: str = "output", expected: str = "a path, such as 'runs/student'"
 ) -> Path:
-    """The path that was passed as ``name``; raises RecipeError for anything that is none."""
+    """The argument ``name`` as a path. Raises RecipeError if it is not one."""
     check_type(name, given, (str, os.PathLike), expected)
     return Path(given)
 
 
 def draft_beside(place: Path, name: str | None = None) -> Path:
-    """The name of a file or folder that is being written, or removed; ``remove_drafts`` knows it."""
+    """The temporary name of a file or folder that is being written or removed. ``remove_drafts`` recognises it."""
     return place.with_name(f".gradistill-{os.getpid()}-{name or place.name}")
 
 
 def write_whole(file: Path, content: bytes | memoryview) -> None:
-    """The file with all of its content, or as it was before, whatever happens meanwhile."""
+    """Write a file atomically: it has all of its new content, or is as before, whatever happens meanwhile."""
     draft = draft_beside(file)
     try:
         with draft.open("wb") as stream:
@@ -111,7 +111,7 @@ def write_whole(file: Path, content: bytes | memoryview) -> None:
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ValueError for anything else, OSError where it cannot be read."""
+    """The JSON object in a file. Raises ValueError for anything else, OSError if it cannot be read."""
     try:
         content = json.loads(file.read_bytes().decode("utf-8"))
     except RecursionError:
@@ -122,7 +122,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder: its name is free in one step, so that a kill never leaves a part of it there."""
+    """Remove a folder. It is renamed first, in one step, so a kill never leaves a part of it under its name."""
     grave = draft_beside(folder, "removed")
     shutil.rmtree(grave, ignore_errors=True)
     folder.replace(grave)
@@ -130,14 +130,14 @@ def discard(folder: Path) -> None:
 
 
 def draft_of(names: str) -> re.Pattern[str]:
-    """The names of drafts, and those that earlier versions gave to drafts of files of these names, a pattern."""
+    """A pattern of the names of drafts, and of the drafts of earlier versions for files with these ``names``."""
     return re.compile(rf"\.({names})\.\d+|{_OWN_DRAFT}")
 
 
 def drafts_in(folder: Path) -> list[Path]:
-    """What a process that was killed had begun to write or to remove, directly in a folder."""
-    own = re.compile(_OWN_DRAFT)
-    return [path for path in folder.glob(".gradistill-*") if own.fullmatch(path.name)]
+    """The drafts directly in a folder: files and folders that a killed process had begun to write or remove."""
+    pattern = re.compile(_OWN_DRAFT)
+    return [path for path in folder.glob(".gradistill-*") if pattern.fullmatch(path.name)]
 
 
 def remove_drafts(folder: Path, *, below: bool = False) -> None:
@@ -151,18 +151,18 @@ def remove_drafts(folder: Path, *, below: bool = False) -> None:
 
 
 def synced(folder: Path) -> None:
-    """What stands in a folder is on the disk, not only on its way there."""
+    """Flush all files of a folder to the disk, and the folder itself."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open(
                 "rb" if os.name == "posix" else "r+b"
-            ) as stream:  # Windows flushes what it may write
+            ) as stream:  # Windows flushes only writable files
                 os.fsync(stream.fileno())
     sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the system can."""
+    """Make renames in a folder survive a power cut, if the system can."""
     if _FOLDERS_OPEN:
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -173,12 +173,12 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, *, patience: float | None = _GRACE) -> Iterator[bool]:
-    """Lock a folder, which is made if it is missing; yields False where another process holds the lock.
+    """Lock a folder, which is made if it is missing. Yields False if another process holds the lock.
 
-    The lock is on the folder itself and leaves no file behind. Where the system cannot open a folder (Windows), it is
-    on a file in the user's temporary folder. A process that dies releases it. A file system without locks counts as
-    unlocked. ``patience`` is how many seconds to wait (None: as long as it takes). Folders made here that are empty
-    at the end are removed. Raises OSError where the folder cannot be made or opened.
+    The lock is on the folder itself and leaves no file behind. If the system cannot open a folder (Windows), it is on a
+    file in the user's temporary folder. A process that dies releases it. On a file system without locks it yields True.
+    ``patience`` is how many seconds to wait (None: as long as it takes). Folders made here that are empty at the end
+    are removed. Raises OSError if the folder cannot be made or opened.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     until = None if patience is None else monotonic() + patience
@@ -189,7 +189,7 @@ def locked(folder: Path, *, patience: float | None = _GRACE) -> Iterator[bool]:
             try:
                 had = _lock_until(handle, until)
                 if had and not _is_still_there(folder, handle):
-                    continue  # whoever held it has removed the folder
+                    continue  # the process that held the lock has removed the folder
                 yield had
                 return
             finally:
@@ -201,7 +201,7 @@ def locked(folder: Path, *, patience: float | None = _GRACE) -> Iterator[bool]:
 
 
 def _opened_for_lock(folder: Path) -> int:
-    """A descriptor to lock: of the folder, or of a file that stands for it, by a hash of its resolved path."""
+    """A descriptor to lock: of the folder, or of a file that is named by a hash of the folder's resolved path."""
     if _FOLDERS_OPEN:
         return os.open(folder, os.O_RDONLY)
     path = os.path.normcase(os.path.realpath(folder))
@@ -219,7 +219,7 @@ def _is_still_there(folder: Path, handle: int) -> bool:
 
 
 def _lock_until(handle: int, until: float | None) -> bool:
-    """Whether the descriptor is locked by then; also where the file system has no locks."""
+    """Whether the descriptor is locked before the time ``until``. True on a file system without locks."""
     from filelock import lock_descriptor  # only a command that writes waits for this import
 
     while True:

@@ -1,4 +1,4 @@
-"""Which versions of packages a file was made with."""
+"""Versions of installed packages, for the record in files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def package_versions(*packages: str) -> dict[str, str]:
     return {name: _installed(name) for name in packages}
 
 
-_installed = cache(version)  # it is read from disk, and a run asks for the same ones ten times
+_installed = cache(version)  # a version is read from disk, and a run needs the same ones ten times
 
 
 def installing(extra: str) -> str:

@@ -1,10 +1,10 @@
-"""The one place that prints. Nothing that comes from data, files or models reaches a terminal as anything but text.
+"""The only module that prints. Content of data, files and models reaches a terminal as plain text only.
 
 Control characters are written as escapes (``printable``), also in log lines, warnings and tracebacks. A terminal that
-cannot show a character gets an ASCII stand-in, or its escape: no command fails for want of an encoding.
+cannot show a character gets an ASCII replacement, or its escape, so no command fails because of an encoding.
 
-What jobs report on their way goes to loggers below ``gradistill`` (INFO; WARNING; DEBUG with ``--verbose``), and
-from there to stdout as plain lines. The level of that logger also decides whether progress bars are shown.
+Progress reports of jobs go to loggers below ``gradistill`` (INFO; WARNING; DEBUG with ``--verbose``), and from there to
+stdout as plain lines. The level of that logger also decides whether progress bars are shown.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ _HANDLER = "gradistill.ascii"
 LOGGER = logging.getLogger("gradistill")
 """The parent of every logger of the package."""
 NO_PREFIX = {"prefix": ""}
-"""``extra`` of a warning that is shown without ``WARNING: `` in front."""
+"""``extra`` of a warning that is shown without the prefix ``WARNING: ``."""
 
 PROGRESS = {"is_progress": True}
-"""``extra`` of a line with how far long work is: it is shown where the other lines of a job are not."""
+"""``extra`` of a progress line of long work: it is shown even if the other lines of a job are not."""
 SECONDS_BETWEEN_LINES = 60.0
-"""Without a terminal, where there is no bar, a line comes at least so often."""
+"""Seconds between progress lines without a terminal, where there is no bar."""
 
 JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless alone."""
+"""Zero-width (non-)joiner: format characters, but part of Persian words and of emoji, and harmless by themselves."""
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal or a reader could be misled by written as a Python escape.
+    """The text, with Python escapes for all characters that could mislead a terminal or a reader.
 
     Controls (ANSI escapes, carriage returns, line ends, C1), bidirectional and other format characters, lone
     surrogates, private and unassigned code points become ``\\x1b``, ``\\u202e`` and so on. Not markup-safe:
     hand the result to ``rich.text.Text``, or escape it.
     """
-    if text.isprintable():  # nothing of these kinds; most texts are, and pages hold thousands of them
+    if text.isprintable():  # a fast way for most texts; pages hold thousands of them
         return text
     return "".join(
         c if c in JOINERS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
@@ -69,10 +69,10 @@ def printable(text: str) -> str:
 
 
 def write(*parts: object, error: bool = False, fold: bool = True) -> None:
-    """Print text, line by line, everything but its line ends shown as text; on stderr where it is an ``error``.
+    """Print text line by line, with escapes for all control characters but line ends; an ``error`` on stderr.
 
-    A terminal breaks long lines within words, so there they are folded between words first. Nothing is folded that
-    somebody may copy (``fold=False``, and what is to be done about an error) or that another program reads.
+    A terminal breaks long lines within words, so for a terminal they are folded between words first. Text that a user
+    may copy is not folded (``fold=False``, and the remedy of an error), nor is output that another program reads.
     """
     stream = sys.stderr if error else sys.stdout
     lines = [printable(line) for line in " ".join(map(str, parts)).split("\n")]
@@ -83,7 +83,7 @@ def write(*parts: object, error: bool = False, fold: bool = True) -> None:
 
 
 def _folded(line: str, width: int) -> str:
-    """The line on lines of this width, the second and later ones indented. A longer word stays whole."""
+    """The line folded to this width, with the second and later lines indented. A longer word stays whole."""
     begin = line[: len(line) - len(line.lstrip())]
     wrapper = textwrap.TextWrapper(
         width,
@@ -96,7 +96,7 @@ def _folded(line: str, width: int) -> str:
 
 
 def write_lines(lines: bytes) -> None:
-    """Lines of UTF-8 on stdout, for another program to read; on a terminal as ``write`` shows them."""
+    """Write lines of UTF-8 to stdout, for another program to read; on a terminal as ``write`` shows them."""
     if sys.stdout.isatty():
         write(lines.decode().removesuffix("\n"), fold=False)
         return
@@ -105,12 +105,12 @@ def write_lines(lines: bytes) -> None:
 
 
 def close_stdout() -> None:
-    """Let nothing more be written there, after whoever read it has gone (``BrokenPipeError``)."""
+    """Redirect stdout to nowhere after its reader has closed the pipe (``BrokenPipeError``)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show(*renderables: RenderableType) -> None:
-    """Print tables and marked texts."""
+    """Print tables and formatted texts."""
     console = _console()
     with console.capture() as captured:
         for renderable in renderables:
@@ -123,16 +123,16 @@ def show(*renderables: RenderableType) -> None:
 def progress_bars(
     *columns: Any, error: bool = False, note: Callable[[], str] = str, lines: bool = True, **options: Any
 ) -> Progress:
-    """Bars that go when they are done; none where the package's logger shows warnings only.
+    """Progress bars that disappear at the end; none if the package's logger shows warnings only.
 
-    Without a terminal there are no bars, and a plain line a minute has how far the work is (``lines``). With
-    ``error`` bars are on stderr. ``note`` returns a line that stands below them.
+    Without a terminal there are no bars, and with ``lines`` a plain line every minute reports the progress. With
+    ``error`` bars are on stderr. ``note`` returns a line to show below them.
     """
     from rich.progress import Progress
     from rich.text import Text
 
     console = _console(error=error)
-    live = console.is_terminal or console.is_jupyter  # elsewhere rich would leave a blank line
+    live = console.is_terminal or console.is_jupyter  # without these rich would leave a blank line
     disabled = options.pop("disable", False) or not progress_shown()
     lines = lines and not live and not disabled
 
@@ -178,7 +178,7 @@ def progress_shown() -> bool:
 
 
 def log_line(record: logging.LogRecord) -> str:
-    """A log record as people read it: its text, after ``WARNING: `` in a warning."""
+    """The line that shows a log record: its text, with the prefix ``WARNING: `` for a warning."""
     usual = "WARNING: " if record.levelno == logging.WARNING else ""
     return f"{getattr(record, 'prefix', usual)}{record.getMessage()}"
 
@@ -193,7 +193,7 @@ class LineHandler(logging.Handler):
 
 
 def show_log_lines() -> None:
-    """Print what the package logs, from INFO on, where a program has not set up the logger ``gradistill`` itself."""
+    """Print the package's log lines, from INFO on, unless a program has set up the logger ``gradistill`` itself."""
     if not LOGGER.handlers:
         LOGGER.addHandler(LineHandler())
         LOGGER.propagate = False  # a program that logs to the terminal too would show every line twice
@@ -203,7 +203,7 @@ def show_log_lines() -> None:
 
 @contextmanager
 def log_on_stderr() -> Iterator[None]:
-    """Within the block, stdout is left to results that another program reads."""
+    """Within the block, log lines go to stderr: stdout is for results that another program reads."""
     handlers = [handler for handler in LOGGER.handlers if isinstance(handler, LineHandler)]
     for handler in handlers:
         handler.error = True
@@ -216,7 +216,7 @@ def log_on_stderr() -> Iterator[None]:
 
 @contextmanager
 def log_filter(keep: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
-    """Within the block, the handlers of the package get only the log records that ``keep`` is true for."""
+    """Within the block, the handlers of the package get only the log records for which ``keep`` returns True."""
     handlers = list(LOGGER.handlers)
     for handler in handlers:
         handler.addFilter(keep)
@@ -228,7 +228,7 @@ def log_filter(keep: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
 
 
 def confirmed(question: str) -> bool:
-    """Whether the user types yes. Anything else, or nothing, is no."""
+    """Ask the user a question. Returns True for y or yes; anything else, or nothing, is no."""
     print(f"{_encodable(printable(question), sys.stdout)} [y/N]: ", end="", flush=True)
     return sys.stdin.readline().strip().casefold() in ("y", "yes")
 
@@ -269,7 +269,7 @@ def _console(*, error: bool = False) -> Any:
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding cannot hold in ASCII."""
+    """An ASCII replacement for characters that an encoding cannot hold."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = error.object[error.start : error.end]
@@ -277,7 +277,7 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def _encodable(text: str, stream: Any) -> str:
-    """The text as the stream can take it; one that takes all is left alone."""
+    """The text with replacements for characters that the stream's encoding cannot hold."""
     encoding = getattr(stream, "encoding", None)
     if not isinstance(encoding, str):
         return text
@@ -302,12 +302,12 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def between(low: str, high: str) -> str:
-    """Two numbers with a dash; it would be misread before a minus sign."""
+    """A range of two numbers, with a dash, or with "to" if one has a minus sign: a dash before it would be misread."""
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 
 
 def percent(share: float) -> str:
-    """A share as whole percent; 0 % and 100 % only where it is that.
+    """A share as whole percent. It is 0 % or 100 % only if the share is exactly 0 or 1.
 
     Example: ``percent(0.9975)`` gives ``99.8%``
     """
@@ -319,7 +319,10 @@ def percent(share: float) -> str:
 
 
 def places_below(value: float, limit: float, least: int = 3) -> int:
-    """How many decimals, ``least`` or more, a value needs to be seen below a limit; ``least`` where it is not below."""
+    """The number of decimals, at least ``least``, with which a rounded value is still below a limit.
+
+    It is ``least`` if the value is not below the limit.
+    """
     return next(
         (places for places in range(least, 12) if not value < limit or round(value, places) < limit), 12
     )

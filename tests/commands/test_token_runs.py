@@ -370,7 +370,7 @@ def test_rows_without_any_token_have_no_tags(runs: Path, tmp_path: Path) -> None
     with logged(lines):
         found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
     assert (found["rows"], found["cut"], found["unread_words"]) == (4, 3, 4)
-    assert "no token stands for 4 words" in "\n".join(lines)
+    assert "4 words have no token" in "\n".join(lines)
 
 
 def changed_teacher(runs: Path, folder: Path, change: Callable[[Any], object]) -> Any:

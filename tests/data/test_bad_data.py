@@ -84,14 +84,14 @@ def test_csv(tmp_path: Path, content: str, printed: str) -> None:
             '{"sentence": "x", "label": 0}\n{"sentence": 7, "label": 0}',
             "row 2, column 'sentence': a number ('7')",
         ),
-        ('{"sentence": ["x"], "label": 0}', "row 1, column 'sentence': a value that is no text"),
+        ('{"sentence": ["x"], "label": 0}', "row 1, column 'sentence': a value that is not text"),
         ('{"sentence": "x", "label": 0}\n{"sentence"', "row 2: invalid JSON at character 12"),
         (
             '{"sentence": "x", "label": 0}\n["x"]',
             "row 2: a JSON list, not an object; expected one JSON object",
         ),
         ("{}", "row 1: an object without keys"),
-        ('{"sentence": "x", "sentence": "y"}', "row 1: a key stands twice: 'sentence'"),
+        ('{"sentence": "x", "sentence": "y"}', "row 1: a key occurs twice: 'sentence'"),
         ('{"sentence": "\\ud800", "label": 0}', "row 1: half of a surrogate pair"),
         ('{"text": "x", "label": 0}', "column 'sentence': the column is missing; Known: label, text"),
         ("", "train.jsonl: there are no rows"),
@@ -113,7 +113,7 @@ def test_jsonl(tmp_path: Path, content: str, printed: str) -> None:
         ({"sentence": [1, 2], "label": [0, 1]}, "column 'sentence': numbers in every row"),
         (
             {"sentence": [[0.5], [1.5]], "label": [0, 1]},
-            "row 1, column 'sentence': a value that is no text ('[0.5]",
+            "row 1, column 'sentence': a value that is not text ('[0.5]",
         ),
         ({"sentence": ["x"], "lable": [0]}, "column 'label': the column is missing; did you mean 'lable'?"),
         ({"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())}, "there are no rows"),
@@ -185,7 +185,7 @@ def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     message = str(refusal(tmp_path, splits=("train", "validation")))
     assert "no 'validation' split; the folder holds devel.csv, train.csv" in message
     assert (
-        "(dev, val and valid are understood), or take a part of the training rows: --validation-share"
+        "(dev, val and valid are accepted), or take a part of the training rows: --validation-share"
         in message
     )
 
@@ -198,7 +198,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_two_formats_of_one_split(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(GOOD)
     (tmp_path / "train.jsonl").write_text("")
-    assert "'train' is there more than once: train.csv, train.jsonl; keep one" in str(refusal(tmp_path))
+    assert "'train' exists more than once: train.csv, train.jsonl; keep one" in str(refusal(tmp_path))
 
 
 def test_one_file_for_two_splits(tmp_path: Path) -> None:

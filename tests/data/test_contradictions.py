@@ -70,7 +70,7 @@ def test_the_data_name_an_example(label: Any, other: Any, named: str, tmp_path: 
         "2 of 22 validation",
     ]
     assert all(
-        f"1 text comes with different labels, such as 'twice' with {n}" in w
+        f"1 text occurs with different labels, such as 'twice' with {n}" in w
         for w in warnings
         for n in [named]
     )

@@ -29,7 +29,7 @@ def of_text(folder: Path, content: str, **options: object) -> str:
     ("content", "printed"),
     [
         ("text,label,score\na,1,2\nb,0,3\n", "several columns that may be the label: label, score"),
-        ("text,stars\na,1\nb,0\n", "no column that is called like a label. Its columns: 'text', 'stars'"),
+        ("text,stars\na,1\nb,0\n", "no column that is named like a label. Its columns: 'text', 'stars'"),
         ("a,b,c,label\nx,y,z,1\nu,v,w,0\n", "3 columns of text: 'a', 'b', 'c'"),
         ("id,label\n7,1\n8,0\n", "no column of text"),
         ("text,label\na,1\nb,1\n", "only the label '1'"),
@@ -60,7 +60,7 @@ def test_doubt_is_reported_with_the_faults_of_other_files(tmp_path: Path) -> Non
     (tmp_path / "train.csv").write_text("text,stars\na,yes\nb,no\n")
     (tmp_path / "validation.csv").write_text("text,stars\na\n")
     error = refusal(tmp_path, splits=("train", "validation"))
-    assert "no column that is called like a label" in str(error)
+    assert "no column that is named like a label" in str(error)
     assert "--label-column" in str(error)
     assert "validation.csv, row 2: 1 fields" in str(error)
 

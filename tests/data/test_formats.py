@@ -311,7 +311,7 @@ def test_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
 def test_a_gz_that_is_no_gzip(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.csv.gz").write_bytes(content)
     message = refused(tmp_path / "train.csv.gz")
-    assert "no whole gzip file" in message or "the file is empty" in message
+    assert "no complete gzip file" in message or "the file is empty" in message
 
 
 def test_files_that_grow_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_a_path_goes_before_the_hub(tmp_path: Path, hub: Hub, monkeypatch: pytes
 def test_a_hub_that_cannot_be_reached(hub: Hub) -> None:
     hub(ConnectionError("Couldn't reach 'o/n'\non the Hub"))
     with pytest.raises(
-        DataError, match=r"did not give it\. ConnectionError: Couldn't reach 'o/n' on the Hub\n"
+        DataError, match=r"cannot be loaded from the hub\. ConnectionError: Couldn't reach 'o/n' on the Hub\n"
     ):
         load_splits("o/n")
 

@@ -143,7 +143,7 @@ def test_class_ids_that_a_data_set_declares() -> None:
 FAULTS: dict[str, tuple[Any, str]] = {
     "missing": (None, "missing label"),
     "no list": ("billing", "'billing' where a list of labels belongs"),
-    "twice": (["urgent", "URGENT"], "the label 'URGENT' stands twice"),
+    "twice": (["urgent", "URGENT"], "the label 'URGENT' occurs twice"),
     "null inside": (["urgent", None], "a missing label in the list"),
 }
 

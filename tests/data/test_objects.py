@@ -84,7 +84,7 @@ def test_missing_cells_are_missing_however_they_are_marked(missing: Any) -> None
             [{"text": "\ud800", "label": 1}, {"text": "x", "label": 0}],
             "row 1, column 'text': half of a surrogate",
         ),
-        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "a column name stands twice: 'text'"),
+        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "a column name occurs twice: 'text'"),
         (pd.DataFrame({"text": []}), "the data: there are no rows"),
         (Dataset.from_list(ROWS).to_iterable_dataset(), "an IterableDataset, which has no number of rows"),
         (DatasetDict(), "there is no 'train' split; the data have no split"),

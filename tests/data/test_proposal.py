@@ -103,7 +103,7 @@ def test_what_is_named_is_kept() -> None:
         ({"text": text, "churn": lambda k: k % 2, "signupRegion": lambda k: ("north", "south")[k // 2 % 2]},
          {"label_column": "churn"}, ("label_column", "it could also be 'signupRegion'")),
         ({"text": text, "mood": lambda k: ("calm", "cross")[k % 2], "split": lambda k: ("train", "test")[k // 2 % 2]},
-         {"label_column": "mood"}, ("label_column", "no column is called like a label, and this one")),
+         {"label_column": "mood"}, ("label_column", "no column is named like a label, and this one")),
         ({"text": text, "queue": lambda k: ("refund", "login")[k % 2], "agent": lambda k: f"A{k // 2 % 4}"},
          {"label_column": "queue"}, ("label_column", "it could also be 'agent'")),
         ({"text": text, "severity": lambda k: f"P{k % 3}", "device": lambda k: ("phone", "desk")[k // 3 % 2]},
@@ -249,7 +249,7 @@ def test_a_label_that_other_tools_write_for_none_is_a_doubt(nothing: str) -> Non
         reason
         == f"not certain: '{nothing}' is a label: leave these cells blank where it means that there is none"
     )
-    assert any(f"'{nothing}' is a label of its own" in warning for warning in found.splits.warnings)
+    assert any(f"'{nothing}' is read as a label" in warning for warning in found.splits.warnings)
 
 
 def test_versions_that_come_again_are_classes() -> None:

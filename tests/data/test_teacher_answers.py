@@ -108,5 +108,5 @@ def test_rows_are_found_by_id_by_texts_or_by_order(tmp_path: Path) -> None:
     assert places({"id": "17"}, {"id": "18"}) == ([0, 1], "by their order")  # a column of the user's own
     with pytest.raises(DataError, match="holds 2 answers, and there are 3 train rows"):
         places({}, {}, total=3)
-    with pytest.raises(DataError, match=r"row 2, column 'text': answered otherwise than in row 1"):
+    with pytest.raises(DataError, match=r"row 2, column 'text': another answer than in row 1"):
         places({"text": "a"}, {"text": "a"})

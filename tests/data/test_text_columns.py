@@ -198,4 +198,4 @@ def test_labels_joined_by_a_separator_are_hinted_at(tmp_path: Path) -> None:
     assert "--label-separator '|'" in splits.describe()
     plain = lambda k: ("either|or", "billing", "n/a")[k % 3]  # noqa: E731
     (warning,) = loaded(tmp_path, table(text=sentence, label=plain)).warnings
-    assert warning.startswith("'n/a' is a label of its own")
+    assert warning.startswith("'n/a' is read as a label")

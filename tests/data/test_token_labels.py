@@ -122,8 +122,8 @@ def test_ids_with_names_are_read_and_ids_without_are_refused() -> None:
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (["O", "I-x", "O"], r"row 2.*the tag of word 2 is I-x behind O, where BIO2 has B-x.*IOB1"),
-        (["B-x", "I-y", "O"], r"row 2.*the tag of word 2 is I-y behind B-x"),
+        (["O", "I-x", "O"], r"row 2.*the tag of word 2 is I-x after O, where BIO2 has B-x.*IOB1"),
+        (["B-x", "I-y", "O"], r"row 2.*the tag of word 2 is I-y after B-x"),
         (["O", "S-x", "O"], r"row 2.*word 2 is 'S-x'. This is BIOES"),
         (["O", "x", "O"], r"row 2.*word 2 is 'x'. This is no tag of BIO2"),
         (["O", "O"], r"row 2.*2 tags for 3 words"),
@@ -224,7 +224,7 @@ def test_a_words_label_stands_at_its_first_token_and_cut_words_are_counted() -> 
     cut = encode(found.rows["train"], tokenizer, found.task, max_length=5)
     assert cut.dataset["labels"][0] == [-100, 1, -100, 2, -100]  # in the middle of a word, whose label stays
     assert (cut.truncated, cut.words_unread, cut.longest) == (1, 2, 8)
-    assert "no token stands for 2 words" in str(cut.cut)
+    assert "2 words have no token" in str(cut.cut)
     batch = Collator(tokenizer)([whole.dataset[k] for k in range(2)])
     assert batch["labels"].tolist()[1] == [-100, 0, 0, -100, -100, -100, -100, -100]
     assert batch["word_ids"].tolist()[1] == [-1, 0, 1, -1, -1, -1, -1, -1]

@@ -317,8 +317,8 @@ MOVED = (*WORDS[:7], "brown", "fox", *WORDS[9:])
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        (lambda: tokenizer((*WORDS, "cat")), r"1 tokens only the student knows, such as \['cat'\]"),
-        (lambda: tokenizer((*WORDS[:-2], "[END]")), r"1 tokens only the teacher knows, such as \['of'\]"),
+        (lambda: tokenizer((*WORDS, "cat")), r"1 tokens that only the student has, such as \['cat'\]"),
+        (lambda: tokenizer((*WORDS[:-2], "[END]")), r"1 tokens that only the teacher has, such as \['of'\]"),
         (lambda: tokenizer(MOVED), r"2 tokens with other ids, such as '(fox|brown)'"),
         (lambda: tokenizer(sep="[END]"), r"sep_token: '\[END\]' \(student\) and '\[SEP\]' \(teacher\)"),
         (lambda: tokenizer(lowercase=False), r"The Quick brown fox.*becomes \['The'.*and \['the'"),

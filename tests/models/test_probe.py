@@ -190,7 +190,7 @@ def test_a_model_that_mixes_padding_in_is_named() -> None:
     lines: list[str] = []
     with logged(lines):
         Probe.find(tr.AutoModelForSequenceClassification.from_config(config))
-        assert "FNetForSequenceClassification predicts by the padding too" in "\n".join(lines)
+        assert "FNetForSequenceClassification also reads padding" in "\n".join(lines)
         lines.clear()
         for family in FAMILIES:
             Probe.find(build(family))

@@ -81,5 +81,5 @@ def test_weights_are_drawn_as_transformers_does() -> None:
 
 
 def test_a_model_without_a_head_is_refused() -> None:
-    with pytest.raises(ModelError, match="cannot be told"):
+    with pytest.raises(ModelError, match="cannot be separated"):
         head_parameters(build("bert").bert)

@@ -105,7 +105,7 @@ def test_funnel_is_refused_with_a_way_out() -> None:
 
 def test_too_deep_a_student_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match=r"(?s)layer map .skip. is to choose 4 layers, and the teacher has 3.*at most 3"
+        RecipeError, match=r"(?s)layer map .skip. must choose 4 layers, and the teacher has 3.*at most 3"
     ):
         student_from_teacher(build("bert"), 4, layer_map="skip")
 
@@ -190,8 +190,11 @@ def test_own_embeddings_stay() -> None:
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        (lambda: build("bert", hidden_size=8), r"word_embeddings.weight \(64, 16\) meets \(64, 8\)"),
-        (lambda: build("llama"), r"(?s)meets nothing in the student.*set student.embeddings to own"),
+        (
+            lambda: build("bert", hidden_size=8),
+            r"word_embeddings.weight is \(64, 16\) in the teacher, and \(64, 8\)",
+        ),
+        (lambda: build("llama"), r"(?s)and missing in the student.*set student.embeddings to own"),
     ],
 )
 def test_embeddings_that_do_not_fit_are_refused(student: object, message: str) -> None:
@@ -298,7 +301,7 @@ def test_intermediate_pairs(layer_map: LayerMap, student: int, teacher: int, exp
     ("layer_map", "wanted", "message"),
     [
         *(
-            (name, 7, r"(?s)is to choose 7 layers, and the teacher has 6.*uniform")
+            (name, 7, r"(?s)must choose 7 layers, and the teacher has 6.*uniform")
             for name in ("skip", "first", "last")
         ),
         ((1, 2), 3, r"(?s)layer map \[1, 2\] is for 3 layers.*3 numbers from 1 to 6"),

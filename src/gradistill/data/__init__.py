@@ -1,6 +1,6 @@
-"""Tasks, rows and batches: what is read, how it is checked, and what a model gets of it.
+"""Tasks, rows and batches: reading, checks, tokenization and padding.
 
-The names load on first use: what only looks at rows does not wait for torch.
+The names load on first use, so code that only reads rows does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrow as columns: Parquet files and data sets of the ``datasets`` library."""
+"""Arrow tables as columns: Parquet files and data sets of the ``datasets`` library."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gradistill.data.table import Table, duplicates, no_rows
 from gradistill.errors import Problem
 
 _FREE, _MOST_TIMES = 64_000_000, 100
-"""Bytes that any file may become, and how many times its size a larger one may."""
+"""A file may decompress to ``_FREE`` bytes, or to ``_MOST_TIMES`` its size where that is more."""
 _MOST_IN_LISTS = 200_000_000
-"""Bytes of a column of lists that is read: more is no column of labels."""
+"""A column of lists with more bytes is not read: it does not hold labels."""
 
 
 class Expanding(ValueError):
-    """A file that becomes far larger than it is when it is read."""
+    """A file that is far larger when it is decompressed."""
 
     def __init__(self, size: int, most: int) -> None:
         super().__init__(
@@ -33,12 +33,12 @@ class Expanding(ValueError):
 
 
 def most_bytes(size: int) -> int:
-    """How many bytes a file of ``size`` bytes may become: text shrinks to a twentieth at best."""
+    """The most bytes that a file of ``size`` bytes may decompress to: text shrinks to a twentieth at best."""
     return max(_FREE, _MOST_TIMES * size)
 
 
 def read_parquet(path: Path) -> Table:
-    """Raises OSError and Expanding; what else is wrong with the file is a problem of the table."""
+    """Read a Parquet file. Raises OSError and Expanding; other faults of the file are problems of the table."""
     if path.is_dir():
         raise IsADirectoryError
     try:
@@ -68,13 +68,13 @@ def _bytes_of(column: pa.Array) -> int:
 
 
 def read_dataset(name: str, dataset: Dataset) -> Table:
-    """One data set in memory, on disk or from the hub; class ids become the names that the column declares."""
+    """Convert a loaded data set to a table. Class ids become the names that the column declares."""
     table = arrow_table(name, table_of(dataset))
     columns, declared = dict(table.columns), {}
     for column, feature in dataset.features.items():
         if isinstance(feature, ClassLabel) and feature.names and column in columns:
             names = declared[column] = tuple(feature.names)
-            # -1 is no class: it is how the hub hides the label of a test split.
+            # -1 is not a class: the hub writes it for the hidden labels of a test split.
             columns[column] = [names[v] if v is not None and v >= 0 else v for v in columns[column]]
         inner = getattr(feature, "feature", None)  # of a list
         if isinstance(inner, ClassLabel) and inner.names and column in columns:
@@ -89,17 +89,17 @@ def read_dataset(name: str, dataset: Dataset) -> Table:
 
 
 def as_dataset(table: pa.Table) -> Dataset:
-    """A data set with a fingerprint of its own: that of the library is a hash of a copy of every cell."""
+    """A data set with a random fingerprint: the library's default one hashes a copy of every cell."""
     return Dataset(table, fingerprint=uuid4().hex)
 
 
 def table_of(rows: Dataset) -> pa.Table:
-    found: Any = rows.with_format("arrow")[:]
-    return found
+    table: Any = rows.with_format("arrow")[:]
+    return table
 
 
 def with_column(rows: Dataset, name: str, cells: Sequence[Any] | np.ndarray) -> Dataset:
-    """The rows with other cells in a column, which stays of its type."""
+    """The rows with new ``cells`` in the column ``name``, which keeps its type."""
     table = table_of(rows)
     place = table.column_names.index(name)
     field = table.field(place)
@@ -108,7 +108,7 @@ def with_column(rows: Dataset, name: str, cells: Sequence[Any] | np.ndarray) -> 
 
 def arrow_table(file: str, arrow: pa.Table) -> Table:
     if twice := duplicates(arrow.column_names):
-        return Table(file, problems=(Problem(file, f"a column name stands twice: {twice}"),))
+        return Table(file, problems=(Problem(file, f"a column name occurs twice: {twice}"),))
     columns = {name: _values(arrow.column(name)) for name in arrow.column_names}
     problems = no_rows(file, range(arrow.num_rows), ())
     if not columns:
@@ -128,12 +128,12 @@ def _values(column: pa.ChunkedArray) -> Sequence[Any]:
         return _objects(column)
     if _holds_labels(kind) and column.nbytes <= _MOST_IN_LISTS:
         return column.to_pylist()
-    # A vector or an image is neither text nor label: its type is enough for a message, its values may be huge.
+    # A vector or an image is neither text nor label. Its type is enough for a message; its values may be huge.
     return [column.type] * len(column)
 
 
 def _holds_labels(kind: pa.DataType) -> bool:
-    """Whether it is a list of what labels are written by: text, whole numbers, flags, and flags as decimals."""
+    """Whether ``kind`` is a list type that may hold labels: text, whole numbers, flags, or flags as decimals."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         return False
     inner = kind.value_type
@@ -146,6 +146,6 @@ def _objects(column: pa.ChunkedArray) -> list[dict[str, Any] | None]:
     inner = [_values(part) for part in column.flatten()]
     valid = column.is_valid().to_pylist()
     return [
-        {name: values[row] for name, values in zip(fields, inner, strict=True)} if there else None
-        for row, there in enumerate(valid)
+        {name: values[row] for name, values in zip(fields, inner, strict=True)} if is_valid else None
+        for row, is_valid in enumerate(valid)
     ]

@@ -1,4 +1,4 @@
-"""Encoded rows in batches of like length."""
+"""Batches of encoded rows of similar length."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gradistill.data.token_pool import token_pool
 from gradistill.errors import GradistillError
 
 Rows = Dataset | Sequence[Mapping[str, Any]]
-"""Encoded rows: with ``input_ids``."""
+"""Encoded rows; each has ``input_ids``."""
 Collate = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Some of many rows: their ``places`` among all, the collated ``columns``, and the ``batch`` on a device."""
+    """A batch of rows: their indices ``places`` among all rows, collated ``columns``, and the ``batch`` on a device."""
 
     places: Sequence[int]
     columns: Mapping[str, Tensor]
@@ -40,10 +40,10 @@ ON_CPU, ON_ACCELERATOR = 1024, 8192
 
 
 def most_tokens(device: torch.device) -> int:
-    """How many tokens, padding included, share a forward pass that nothing is learned from.
+    """The most tokens of a batch, padding included, in forward passes without training.
 
-    A CPU computes few at a time faster: their states stay in its caches (docs/performance.md). An accelerator wants
-    to be filled.
+    A CPU is faster with few tokens: their hidden states stay in its caches (docs/performance.md). An accelerator
+    needs large batches.
     """
     return ON_CPU if device.type == "cpu" else ON_ACCELERATOR
 
@@ -57,16 +57,20 @@ def row_batches(
     labels: Sequence[int] | np.ndarray | None = None,
     draws: bool = False,
 ) -> Iterator[RowBatch]:
-    """Rows of like length together, the longest first, at most ``tokens_at_once`` tokens with their padding
-    (``most_tokens`` of the device, unless given).
+    """Yield batches of rows of similar length, the longest rows first.
 
-    ``labels``, one for each row, become the ``teacher_labels`` of its batch. With ``draws`` batches know tokens of the
-    data: those that the collator has as ``token_pool``, or else those of the rows. Raises GradistillError without rows,
-    and for another number of labels.
+    A batch has at most ``tokens_at_once`` tokens, padding included (default: ``most_tokens`` of the device).
+    ``labels``, one for each row, become the ``teacher_labels`` of its batch. With ``draws`` each batch gets a pool of
+    token ids: the collator's ``token_pool``, or else the tokens of the rows. Raises GradistillError without rows, and
+    for another number of labels.
     """
     pool = None
     if draws:
-        pool = token_pool(rows) if (own := getattr(collate, "token_pool", None)) is None else own
+        pool = (
+            token_pool(rows)
+            if (collator_pool := getattr(collate, "token_pool", None)) is None
+            else collator_pool
+        )
     if not len(rows):
         raise GradistillError("There are no rows.", expected="one row at least")
     if labels is not None and len(labels) != len(rows):
@@ -89,7 +93,7 @@ def row_batches(
 
 
 def check_labels(labels: Sequence[int] | np.ndarray | None, rows: Rows) -> None:
-    """Raise GradistillError for labels to explain that are not one a row."""
+    """Raise GradistillError unless there is one label to explain for each row."""
     if labels is not None and len(labels) != len(rows):
         raise GradistillError(
             f"There are {len(labels)} labels to explain, and {len(rows)} rows.",
@@ -111,23 +115,23 @@ def in_row_order(
     *,
     on_progress: Callable[[int], object],
 ) -> Float[np.ndarray, "_ ..."]:
-    """What ``compute`` returns for the batches of ``row_batches``, one entry a row, in the order of the rows.
+    """The results of ``compute`` on the batches of ``row_batches``, one entry a row, in the order of the rows.
 
-    ``on_progress`` is called with the number of rows done.
+    ``on_progress`` is called after each batch with its number of rows.
     """
-    found: list[Any] = [None] * len(rows)
-    for some in row_batches(rows, collate, device):
-        for place, values in zip(some.places, compute(some), strict=True):
-            found[place] = values
-        on_progress(len(some.places))
-    return np.stack(found)
+    results: list[Any] = [None] * len(rows)
+    for row_batch in row_batches(rows, collate, device):
+        for place, values in zip(row_batch.places, compute(row_batch), strict=True):
+            results[place] = values
+        on_progress(len(row_batch.places))
+    return np.stack(results)
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """The places of all rows, in batches of like length that hold at most ``tokens`` once padded (one row at least).
+    """The indices of all rows, in batches of similar length with at most ``tokens`` once padded (at least one row).
 
-    Longest first: what does not fit in memory fails at once. Next to nothing is padded, and short rows come many at
-    a time, so every batch costs about the same.
+    The longest rows come first, so a batch that does not fit in memory fails at once. There is little padding, and
+    batches of short rows have more rows, so every batch costs about the same.
     """
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     batches: list[list[int]] = []

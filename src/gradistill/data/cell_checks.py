@@ -1,4 +1,4 @@
-"""Is every row usable? Texts and labels of one table, checked row by row; what is wrong is collected."""
+"""Checks of the texts and labels of one table, row by row; problems are collected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNKNOWN_LABEL = "unknown label"
 TRUTH_VALUES = (
     ("0", "1"), ("false", "true"), ("falsch", "wahr"), ("faux", "vrai"), ("falso", "verdadero"), ("falso", "vero"),
 )  # fmt: skip
-"""What flags are written as, the second one for yes; spreadsheets of other languages have words of their own."""
+"""How flags are written, no before yes; spreadsheets in other languages have their own words."""
 NO_AND_YES = (
     ("no", "yes"),
     ("n", "y"),
@@ -34,12 +34,12 @@ NO_AND_YES = (
 """What people write for no and for yes."""
 _NOTHING = ("na", "n/a", "#n/a", "#na", "<na>", "nan", "null", "#null!")
 NO_LABEL = " (no label?)"
-"""Behind a fault of a cell that other tools write where there is no label."""
+"""Added to the fault of a cell that other tools write for a missing label."""
 _HIDDEN = "missing label (-1 marks a label that is kept secret)"
 
 
 def number(value: object) -> float | None:
-    """The number that a label stands for, nan and inf included; None if it is none."""
+    """The number that a label is written as, nan and inf included; None if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
@@ -51,53 +51,53 @@ def number(value: object) -> float | None:
 
 
 def all_numbers(values: Sequence[Any]) -> bool:
-    """Whether a CSV column holds numbers throughout. One such cell alone may well be a text: "1987"."""
+    """Whether a CSV column holds only numbers, at least two: a single one may be a text, as "1987"."""
     count = 0
     for value in values:
         if is_missing(value):
             continue
         count += 1
-        if (found := number(value)) is None or not math.isfinite(found):
+        if (parsed := number(value)) is None or not math.isfinite(parsed):
             return False
     return count > 1
 
 
 def is_missing(value: object) -> bool:
-    """No label at all: null, nan (how other tools write null), or blank text."""
+    """Whether a label is missing: null, nan (how other tools write null), or blank text."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def stands_for_nothing(value: object) -> bool:
-    """Whether a label is written as other tools write that there is none. It may still be one, as NA of Namibia."""
+    """Whether a label is a text that other tools write for a missing one. It can be a label, as NA for Namibia."""
     return isinstance(value, str) and value.strip().casefold() in _NOTHING
 
 
 def is_hidden(value: object) -> bool:
-    """No label, or -1, by which the hub hides the labels of a test split."""
+    """Whether a label is missing, or is -1, which the hub writes for the hidden labels of a test split."""
     return is_missing(value) or number(value) == -1
 
 
 def letters_of(text: str, others: str = "") -> str:
-    """A text with a blank in the place of all that is no letter, digit, or mark on one, nor one of the ``others``.
+    """A text with a blank for each character that is no letter, no digit, no mark on these, and not in ``others``.
 
-    Vowels of Hindi and Thai are marks. What makes a sign an emoji (variation selectors, keycaps) is none.
+    Vowels of Hindi and Thai are marks. Variation selectors and keycaps, which make a sign an emoji, are not.
 
     Example: ``letters_of("A+ & é!", "+")`` gives ``"A+   é "``
     """
     kept: list[str] = []
     for character in text:
-        found = character.isalnum() or character in others
-        if not found and kept and kept[-1] != " " and kept[-1] not in others:
+        is_kept = character.isalnum() or character in others
+        if not is_kept and kept and kept[-1] != " " and kept[-1] not in others:
             mark = unicodedata.category(character) in ("Mn", "Mc")
-            found = mark and not "\ufe00" <= character <= "\ufe0f"
-        kept.append(character if found else " ")
+            is_kept = mark and not "\ufe00" <= character <= "\ufe0f"
+        kept.append(character if is_kept else " ")
     return "".join(kept)
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message, shortened."""
+    """A value as messages show it, shortened."""
     text = value if isinstance(value, str) else str(value)
     return repr(text if len(text) <= 60 else text[:57] + "…")
 
@@ -114,7 +114,7 @@ def missing_columns(table: Table, needed: Sequence[str]) -> list[Problem]:
 
 
 def refuse_missing_columns(table: Table, named: Sequence[str]) -> None:
-    """Raise DataError for columns that were named, and that the table lacks."""
+    """Raise DataError if the table lacks one of the ``named`` columns."""
     if problems := missing_columns(table, named):
         raise DataError(
             f"{table.file} lacks columns that were named.",
@@ -124,7 +124,7 @@ def refuse_missing_columns(table: Table, named: Sequence[str]) -> None:
 
 
 def text_problems(table: Table, column: str) -> list[Problem]:
-    """Texts that are missing, blank, or no texts."""
+    """The problems of a text column: cells that are missing, blank, or not text."""
     values = table.columns[column]
     typed_numbers = len(values) > 1 and all(number(v) is not None and not isinstance(v, str) for v in values)
     if typed_numbers or (not table.typed and all_numbers(values)):
@@ -136,11 +136,11 @@ def text_problems(table: Table, column: str) -> list[Problem]:
 
 
 def text_fault(value: object) -> str:
-    """Why a cell is no text to read; blank where it is one."""
+    """Why a cell is not a usable text; an empty string where it is one."""
     if value is None:
         return "the text is missing"
     if not isinstance(value, str):
-        kind = "a number" if number(value) is not None else "a value that is no text"
+        kind = "a number" if number(value) is not None else "a value that is not text"
         return f"{kind} ({shown(value)}) where text belongs"
     if not is_unicode(value):
         return "half of a surrogate pair (\\ud800 to \\udfff), which is no character"
@@ -157,15 +157,15 @@ def class_ids(table: Table, column: str, task: Task) -> tuple[list[int | None], 
     ids = {label_key(name): i for i, name in enumerate(names)}
     if all(number(name) is None for name in names):
         ids |= {str(i): i for i in range(len(names))}
-    found: list[int | None] = []
+    label_ids: list[int | None] = []
     problems = []
     for row, value in enumerate(table.columns[column]):
         key = label_key(value)
         label = ids.get(key)
-        found.append(label)
+        label_ids.append(label)
         if label is None and not (task.skip_unlabelled and key in ("-1", "-")):
             problems.append(table.problem(row, _label_fault(value, names), column))
-    return found, problems
+    return label_ids, problems
 
 
 def _label_fault(value: object, names: Sequence[str]) -> str:
@@ -178,23 +178,23 @@ def _label_fault(value: object, names: Sequence[str]) -> str:
 
 
 def known_list(names: Sequence[str]) -> str:
-    """The labels that there are, the first twenty of them."""
+    """The known labels as a message lists them, at most the first twenty."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def scores(table: Table, column: str) -> tuple[list[float | None], list[Problem]]:
     """The score of each row; None, and a problem, where it is not a finite number."""
     values = table.columns[column]
-    # A score of -1 is possible, a whole split of them is not: it is how the hub hides the scores.
+    # A score of -1 is possible. A split with no other score is one whose scores the hub hides.
     hidden = len(values) > 1 and all(number(value) == -1 for value in values)
-    found: list[float | None] = []
+    numbers: list[float | None] = []
     problems = []
     for row, value in enumerate(values):
         fault = _HIDDEN if hidden else _score_fault(value)
-        found.append(None if fault else number(value))
+        numbers.append(None if fault else number(value))
         if fault:
             problems.append(table.problem(row, fault, column))
-    return found, problems
+    return numbers, problems
 
 
 def _score_fault(value: object) -> str:
@@ -204,5 +204,5 @@ def _score_fault(value: object) -> str:
     nothing = NO_LABEL if stands_for_nothing(value) else ""
     if score is None:
         return f"{shown(value)} where a score (a number) belongs{nothing}"
-    # Scores are kept as float32, so what overflows there is not finite for us.
+    # Scores are stored as float32, so a number that overflows there counts as not finite.
     return "" if abs(score) <= _LARGEST else f"the score {shown(value)} is not a finite number{nothing}"

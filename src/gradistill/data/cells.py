@@ -1,4 +1,4 @@
-"""The cells of a column, in pieces: texts and numbers as Arrow, where a list of them takes several times the memory."""
+"""The cells of a column, in pieces. Texts and numbers are Arrow arrays: lists take several times the memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 PIECE_ROWS = 4096
-"""Rows that a reader gathers before it packs them."""
+"""Rows that a reader collects before it packs them."""
 Row = TypeVar("Row")
 Piece = pa.Array | Sequence[Any]
 
 
 class Cells(Sequence[Any]):
-    """A sequence that cannot be changed, of Python values (``str``, ``int``, ``None`` …).
+    """An immutable sequence of Python values (``str``, ``int``, ``None`` …).
 
     Iteration unpacks a piece at a time. Slices are lists.
 
@@ -58,7 +58,7 @@ class Cells(Sequence[Any]):
         return f"Cells({shown}{', …' if len(self) > 5 else ''})"
 
     def take(self, rows: Sequence[int]) -> Cells:
-        """The cells of those ``rows``, which ascend. Those of all rows are in the same memory."""
+        """The cells of the ``rows``, which are in ascending order. For all rows nothing is copied."""
         if len(rows) == len(self):
             return self
         places = np.asarray(rows, np.int64)
@@ -70,7 +70,7 @@ class Cells(Sequence[Any]):
         )
 
     def arrow(self, kind: pa.DataType) -> pa.ChunkedArray:
-        """The cells as a column of Arrow, in the same memory where they are of that kind already."""
+        """The cells as an Arrow column of the type ``kind``. Pieces that already have this type are not copied."""
         pieces = [piece.cast(kind) if _is_arrow(piece) else pa.array(piece, kind) for piece in self.pieces]
         return pa.chunked_array(pieces, kind)
 
@@ -88,32 +88,32 @@ def _is_arrow(piece: Piece) -> TypeGuard[pa.Array]:
 
 
 def numbers(found: array[int]) -> Cells:
-    """Such as the lines of a file."""
+    """Whole numbers as cells, such as the line numbers of a file."""
     return Cells([pa.array(np.asarray(found))])
 
 
 def piecewise(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """``PIECE_ROWS`` rows at a time."""
+    """Yield the rows in lists of ``PIECE_ROWS``; the last list may be shorter."""
     left = iter(rows)
     return iter(lambda: [*islice(left, PIECE_ROWS)], [])
 
 
 def packed(cells: Sequence[Any]) -> Piece:
-    """Cells as Arrow where each is text or missing; others as they are, since a column of Arrow has one type."""
+    """An Arrow array if every cell is text or missing, else a list: an Arrow array has one type."""
     if all(cell is None or type(cell) is str for cell in cells):
         try:
-            found = pa.array(cells, pa.string())
-        except UnicodeEncodeError:  # half of a surrogate pair, which a message will show
+            strings = pa.array(cells, pa.string())
+        except UnicodeEncodeError:  # half of a surrogate pair, which a later check reports
             return list(cells)
-        if _is_arrow(found):  # and not several arrays, which texts of more than 2 GB make
-            return found
+        if _is_arrow(strings):  # texts of more than 2 GB become several arrays
+            return strings
     return list(cells)
 
 
 def joined(parts: Iterable[Mapping[str, Sequence[Any]]]) -> dict[str, Cells]:
-    """Columns of several parts of a table, one below the other. A column that a part lacks is None there.
+    """The columns of several parts of a table, concatenated. A column that a part lacks is None there.
 
-    All columns of a part are equally long. Those that are no ``Cells`` are packed.
+    All columns of a part have the same length. Columns that are not ``Cells`` are packed.
     """
     pieces: dict[str, list[Piece]] = {}
     rows = 0

@@ -1,4 +1,4 @@
-"""Copies of texts with words taken away: drawn coalitions of words that stay, the others replaced or masked."""
+"""Copies of texts with words replaced or masked. A coalition is the random set of words that stay."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ FINE = (0.5, 0.95)
 """Range of the share of words that stay where 5 to 50 % are taken away."""
 
 COPIES = 16
-"""Coalitions a text."""
+"""Number of coalitions of each text."""
 
 
 class Copy(NamedTuple):
-    """One text, or pair of texts, for a model to predict. Words that are not ``kept`` are masked, if it is given."""
+    """One text, or pair of texts, for a model to predict. If ``kept`` is given, words outside it are masked."""
 
     texts: Texts
     kept: Bool[np.ndarray, " word"] | None = None
 
 
 MASK_TEXT = "[MASK]"
-"""What stands in a text for a word that is masked, where whoever answers knows no mask token."""
+"""Replaces a masked word in the text, for predictors without a mask token."""
 
 
 def as_texts(copy: Copy) -> Texts:
-    """The texts of a copy, with ``MASK_TEXT`` in the place of each word that is masked."""
+    """The texts of a copy, with ``MASK_TEXT`` in place of each masked word."""
     if copy.kept is None:
         return copy.texts
     masks = [[MASK_TEXT] * len(copy.kept)]
@@ -47,11 +47,11 @@ def draw_coalitions(
     seed: int = 0,
     rows: Sequence[int] | None = None,
 ) -> list[Kept]:
-    """Coalitions of every row: each copy draws a rate from ``keep``, and each word stays with that rate.
+    """Draw the coalitions of every row: each copy draws a rate from ``keep``, and each word stays with that rate.
 
-    They depend on ``seed``, the row's number (its place unless ``rows`` names it) and its count of ``words``, so
-    they are the same for all models, and for a row whatever other rows there are. A copy that would keep every word
-    loses one at random: an unchanged text has no effect.
+    They depend on ``seed``, the row's number (its index unless ``rows`` gives it) and its count of ``words`` only. So
+    all models get the same ones, and other rows do not matter. A copy that would keep every word loses one at random:
+    an unchanged text has no effect.
 
     Example::
 
@@ -77,17 +77,17 @@ def coalitions_by_rate(
 
 
 def masked_copies(texts: Texts, kept: Kept) -> list[Copy]:
-    """The text as it is, and behind it its copies with words masked."""
+    """The unchanged text, then its copies with words masked."""
     return [Copy(texts), *(Copy(texts, of_copy) for of_copy in kept)]
 
 
 def substituted_copies(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) -> list[Copy]:
-    """The text as it is, and behind it its copies with ``others[copy][word]`` in the place of words that go."""
+    """The unchanged text, then its copies with ``others[copy][word]`` in place of each word that is not kept."""
     return [Copy(texts), *(Copy(changed) for changed in substitute_words(texts, kept, others))]
 
 
 def draw_words(pool: Sequence[str], shape: tuple[int, int], seed: int, row: int) -> list[list[str]]:
-    """Words of ``pool`` for every place ``(copy, word)`` of a row; they depend on ``seed`` and the row's number."""
+    """Random words of ``pool`` for every ``(copy, word)`` of a row; they depend on ``seed`` and the row's number."""
     generator = np.random.default_rng([seed, row, 1])  # another stream than the coalitions
     drawn = generator.integers(len(pool), size=shape).tolist()
     return [[pool[int(number)] for number in of_copy] for of_copy in drawn]

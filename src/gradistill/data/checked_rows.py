@@ -1,4 +1,4 @@
-"""From a table to the rows of a prepared split; what is wrong with them is collected."""
+"""From a table to the rows of a prepared split; problems of the rows are collected."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gradistill.data.token_labels import tag_ids, word_problems
 from gradistill.errors import DataError, Problem, check_one_of
 
 CARRIED = "column: "
-"""In front of the name of a column that rows carry beside what models read."""
+"""Prefix for the name of a column that rows carry in addition to what models read."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """A column of spans that mark passages of the texts (``data.marked_spans``), and what they count."""
+    """A column of spans that mark passages of the texts (``data.marked_spans``), and the units they count."""
 
     column: str
     units: Units = "characters"
@@ -36,8 +36,10 @@ class Marks:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """Where the label is, what stands between several labels of a row in text, and how lists of labels are written
-    where that is known, from another split."""
+    """The label column, and how it writes several labels a row.
+
+    ``separator`` is the text between labels. ``form`` is the form of lists of labels, if another split determines it.
+    """
 
     name: str
     separator: str | None = None
@@ -45,18 +47,19 @@ class LabelColumn:
 
 
 def incomplete_rows(table: Table, texts: Sequence[str], label: LabelColumn | None) -> set[int]:
-    """The rows that lack one of the ``texts``, or the label; without a ``label`` column none is looked for.
+    """The indices of the rows that lack one of the ``texts`` or, if ``label`` is given, the label.
 
-    A list of no words is no text. A list of no labels is a label, and so is a blank cell where labels have a separator.
+    An empty list of words is a missing text. An empty list of labels is a label, and so is a blank cell where labels
+    have a separator.
 
     Example: ``incomplete_rows(Table("a.csv", {"text": ["", "fine"]}, [2, 3]), ["text"], None)`` gives ``{0}``
     """
-    found = {
+    lacking = {
         row for name in texts for row, cell in enumerate(table.columns.get(name, ()))
         if is_missing(cell) or (isinstance(cell, list | tuple) and not cell)
     }  # fmt: skip
     labels = table.columns.get(label.name, ()) if label is not None and label.separator is None else ()
-    return found | {row for row, cell in enumerate(labels) if is_missing(cell)}
+    return lacking | {row for row, cell in enumerate(labels) if is_missing(cell)}
 
 
 def checked_columns(
@@ -66,9 +69,9 @@ def checked_columns(
     marks: Marks | None,
     carried: Sequence[str],
 ) -> tuple[dict[str, Sequence[Any]], list[Problem]]:
-    """The columns of a prepared split, without rows that have no label, and all that is wrong with them.
+    """The columns of a prepared split, and all their problems. Rows without a label are left out.
 
-    Without a ``label`` column every row stays, and none has a label.
+    Without a ``label`` column every row stays, with the task's value for no label.
     """
     if not table.columns:
         return {}, []
@@ -85,7 +88,7 @@ def checked_columns(
         problems += faults
     else:
         return {}, problems
-    kept = [i for i, found in enumerate(labels) if found is not None]
+    kept = [i for i, value in enumerate(labels) if value is not None]
     if not kept and not problems and not table.problems:
         what = "no row has a label" if table.lines else "no row has all that it needs"
         problems.append(Problem(table.file, what, column=label_column))
@@ -129,6 +132,6 @@ def prepared(columns: Mapping[str, Sequence[Any]], task: Task, first_index: int 
 
 
 def with_problems(what: str, problems: list[Problem], remedy: str) -> DataError:
-    """An error that counts the problems and lists them."""
+    """A DataError that counts the problems and lists them."""
     count = f"{len(problems)} problems" if len(problems) != 1 else "1 problem"
     return DataError(f"{what} {count}:", problems=problems, remedy=remedy)

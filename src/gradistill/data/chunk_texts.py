@@ -1,4 +1,4 @@
-"""The texts in rows that a model is to predict: which columns they are in, and whether every row has them."""
+"""The texts that a model is to predict: the choice of their columns, and a check of every row."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from gradistill.data.text_columns import (
 from gradistill.errors import DataError, Problem
 
 MOST_PROBLEMS = 1000
-"""Faults after which nobody reads on."""
+"""The check of a file stops at this many faults."""
 
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """What a look at all rows of a file found: how many there are, and their columns."""
+    """The result of a check of all rows of a file: the number of rows, and their columns."""
 
     rows: int
     columns: Columns
 
 
 def first_rows(stream: RowStream) -> Table:
-    """The first rows of a file, as many as columns are inferred from. Raises DataError where there are none."""
+    """The first rows of a file, at least ``SAMPLE`` if it has so many. Raises DataError if no columns can be read."""
     columns: dict[str, list[Any]] = {}
     done, table = 0, Table(str(stream.path))
     for chunk in stream.chunks():
@@ -58,12 +58,15 @@ def first_rows(stream: RowStream) -> Table:
 def choose_text_columns(
     table: Table, named: tuple[str, ...] | None, recorded: tuple[str, ...] | None, labels: Sequence[str]
 ) -> tuple[str, ...]:
-    """The one or two columns of texts.
+    """The one or two columns of texts, by the first of these rules that applies.
 
-    Those that are ``named``; or else those that the model's own training read, where the table has them all; or else
-    those that are called like texts, if they are as many as the model reads; or else the only one or two that hold
-    texts (``data.text_columns``). A column of ``labels``, which the model predicts, or
-    one that is called like a label is none. Raises DataError for named columns that are missing, and in doubt.
+    1. The ``named`` columns.
+    2. The ``recorded`` columns, which the model was trained on, if the table has them all.
+    3. The columns with a usual name of texts, if they are as many as the recorded ones.
+    4. The only one or two columns that hold texts (``data.text_columns``).
+
+    Rules 3 and 4 skip columns that hold only the model's ``labels``, and columns with a usual name of labels. Raises
+    DataError for named columns that are missing, and where the choice is not certain.
     """
     if named:
         refuse_missing(table, named)
@@ -73,9 +76,9 @@ def choose_text_columns(
     known = {label.casefold() for label in labels}
     hidden = {*label_candidates(table.columns), *(name for name in table.columns if _are(table, name, known))}
     rest = {name: cells for name, cells in table.columns.items() if name not in hidden}
-    called = tuple(name for name in rest if names_texts(name) and holds_text(table, name))
-    if recorded and len(called) == len(recorded):  # what the model reads is known to be one text, or two
-        return called
+    usual = tuple(name for name in rest if names_texts(name) and holds_text(table, name))
+    if recorded and len(usual) == len(recorded):  # the record says whether the model reads one text or two
+        return usual
     texts = find_text_columns(replace(table, columns=rest), "").texts
     if recorded and len(texts) != len(recorded):
         raise DataError(
@@ -88,7 +91,7 @@ def choose_text_columns(
 
 
 def refuse_missing(table: Table, named: tuple[str, ...]) -> None:
-    """Raise DataError for named columns that the table does not have, dotted names into objects included."""
+    """Raise DataError for ``named`` columns that the table lacks. A dotted name is a field of an object."""
     refuse_missing_columns(with_fields(table, named), named)
 
 
@@ -98,37 +101,39 @@ def _counted(columns: int) -> str:
 
 def complete_rows(chunk: Chunk, columns: tuple[str, ...]) -> Bool[np.ndarray, " row"]:
     """Which rows of a chunk have all of their texts."""
-    found = np.ones(len(chunk), bool)
-    found[sorted(incomplete_rows(_with_texts(chunk, columns), columns, None))] = False
-    return found
+    complete = np.ones(len(chunk), bool)
+    complete[sorted(incomplete_rows(_with_texts(chunk, columns), columns, None))] = False
+    return complete
 
 
 def incomplete_lines(chunk: Chunk, complete: Bool[np.ndarray, " row"]) -> list[int]:
-    """The lines in the file of the rows that are none of the ``complete_rows``."""
+    """The line numbers of the rows that lack a text; ``complete`` comes from ``complete_rows``."""
     return list(compress(chunk.table.lines, ~complete))
 
 
 def texts_of(chunk: Chunk, columns: tuple[str, ...], complete: Bool[np.ndarray, " row"]) -> list[Texts]:
-    """The texts of each of the ``complete_rows``, which have been checked."""
+    """The texts of each row that is ``complete`` (``complete_rows``). The rows have been checked before."""
     table = _with_texts(chunk, columns)
     return list(compress(zip(*(table.columns[name] for name in columns), strict=True), complete))
 
 
 def _with_texts(chunk: Chunk, columns: tuple[str, ...]) -> Table:
-    """The rows of a chunk with a cell in each of these columns: rows of JSON may lack one in all of a chunk."""
+    """The chunk's table with all of these columns. JSON rows may lack one in a whole chunk; its cells are None."""
     table = with_fields(chunk.table, columns)
     lacking = {name: [None] * len(chunk) for name in columns if name not in table.columns}
     return replace(table, columns={**table.columns, **lacking}) if lacking else table
 
 
 def check_rows(stream: RowStream, columns: tuple[str, ...]) -> CheckedRows:
-    """Look at every row. Raises DataError with the rows that cannot be read or hold what is no text, and where no row
-    has its texts."""
-    rows, complete, found, problems = 0, 0, None, list[Problem]()
+    """Check every row, and return the number of rows and their columns.
+
+    Raises DataError with the rows that cannot be read or whose texts are not text, and if no row has its texts.
+    """
+    rows, complete, joined, problems = 0, 0, None, list[Problem]()
     for chunk in stream.chunks():
         rows += len(chunk)
         complete += int(complete_rows(chunk, columns).sum())
-        found = Columns.joined(found, chunk)
+        joined = Columns.joined(joined, chunk)
         problems += faults(chunk, columns)
         if len(problems) >= MOST_PROBLEMS:
             break
@@ -136,18 +141,18 @@ def check_rows(stream: RowStream, columns: tuple[str, ...]) -> CheckedRows:
         problems.append(Problem(str(stream.path), f"no row has a text ({', '.join(columns)})"))
     if problems:
         raise _refused(str(stream.path), problems)
-    return CheckedRows(rows, found or Columns({}))
+    return CheckedRows(rows, joined or Columns({}))
 
 
 def without_prediction(rows: Sequence[int], total: int, lacking: str) -> str:
-    """What is written of rows that have no prediction, as they lack something."""
+    """The message about rows that lack something and have no prediction."""
     return f"{len(rows)} of {total} rows lack {lacking} and have no prediction; the first is row {rows[0]}"
 
 
 def faults(
     chunk: Chunk, columns: tuple[str, ...], fault: Callable[[object], str] = text_fault
 ) -> list[Problem]:
-    """What is wrong with the rows of a chunk, and with their texts. A row without a text is not wrong."""
+    """The problems of a chunk's rows and of their texts. A missing text is not a problem."""
     problems = list(chunk.table.problems)
     if not chunk.table.columns:
         return problems
@@ -161,7 +166,10 @@ def faults(
 
 
 def sound_parts(chunk: Chunk, columns: tuple[str, ...]) -> Iterator[Chunk]:
-    """A chunk that nobody could look at before, up to the first row at fault; then DataError, if there is one."""
+    """Yield the chunk's rows before its first fault, then raise DataError if there is one.
+
+    For rows that cannot be checked before they are predicted, as those of a pipe.
+    """
     problems = faults(chunk, columns)
     sound = _before(chunk, [problem.row for problem in problems if problem.row is not None])
     if len(sound):
@@ -171,7 +179,7 @@ def sound_parts(chunk: Chunk, columns: tuple[str, ...]) -> Iterator[Chunk]:
 
 
 def _before(chunk: Chunk, places: Sequence[int]) -> Chunk:
-    """The rows of a chunk before the first of these places; all, where there is none."""
+    """The rows of a chunk before the first of these lines; all rows if there are none."""
     if not places:
         return chunk
     kept = sum(line < min(places) for line in chunk.table.lines)

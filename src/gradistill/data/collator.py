@@ -20,11 +20,10 @@ from gradistill.errors import DataError, ModelError
 class Collator:
     """Pads encoded rows to the longest of the batch, or to ``pad_to`` tokens, on one side (``padding_side``).
 
-    The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores; a list of ids is
-    a label a token, and is padded too.
-    Columns other than those that ``encode`` makes are left out. ``token_pool`` holds token ids of the data, for methods
-    that draw from them (``data.token_pool``). Raises ModelError if the tokenizer has no
-    pad token. A call raises DataError if a row is longer than ``pad_to``.
+    The width is rounded up to ``pad_to_multiple_of``. Labels become int64 class ids or float32 scores. A list of ids
+    holds one label for each token, and is padded too. Columns that ``encode`` does not make are left out.
+    ``token_pool`` holds token ids of the data, for methods that draw from them (``data.token_pool``). Raises
+    ModelError if the tokenizer has no pad token. A call raises DataError if a row is longer than ``pad_to``.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -37,16 +36,16 @@ class Collator:
             raise ModelError(
                 "The tokenizer has no pad token, so texts of different length cannot share a batch.",
                 expected="a tokenizer with pad_token",
-                remedy="set it before, for example tokenizer.pad_token = tokenizer.eos_token, and the model's "
-                "config.pad_token_id alike",
+                remedy="set it, for example tokenizer.pad_token = tokenizer.eos_token, and set the model's "
+                "config.pad_token_id to the same token",
             )
 
     @property
     def mask_token_id(self) -> int:
         """The token id of an erased word (``erased_token_id``)."""
-        found = erased_token_id(self.tokenizer)
-        assert found is not None  # there is a pad token
-        return found
+        token_id = erased_token_id(self.tokenizer)
+        assert token_id is not None  # there is a pad token
+        return token_id
 
     @cached_property
     def _side(self) -> Literal["left", "right"]:
@@ -97,11 +96,11 @@ class Collator:
 
 
 def padding_side(tokenizer: Any) -> Literal["left", "right"]:
-    """The side on which batches are padded: the right, whatever the tokenizer's own is.
+    """The side on which batches are padded: the right, even if the tokenizer pads on the left.
 
-    A model with absolute positions, or whose head reads the first place, would predict by the padding on its left: by
-    what else is in the batch. Heads of decoders find the last token by themselves. The left stays where a text ends
-    with [CLS], which its model reads at the last place (XLNet).
+    With padding on the left, the prediction would depend on the rest of the batch, for a model with absolute positions
+    or with a head that reads the first position. Heads of decoders locate the last token themselves. The left side
+    stays where a text ends with [CLS], which the model reads at the last position (XLNet).
     """
     if tokenizer.padding_side == "right" or tokenizer.cls_token_id is None:
         return "right"
@@ -115,10 +114,10 @@ def _is_ragged(label: Any) -> bool:
 
 
 def erased_token_id(tokenizer: Any) -> int | None:
-    """The token id of an erased word: the mask's, the unknown token's, a blank's, or else the padding's.
+    """The token id of an erased word: the mask token, else the unknown token, a blank, or the pad token.
 
-    None that ends a text, and no padding where there is another: heads of decoders pass over it, so that they would
-    read another place of a text whose last word is erased.
+    Without a mask token, it is never a token that begins or ends a text. The pad token comes last: heads of decoders
+    skip it, so they would read another position of a text whose last word is erased.
     """
     mask, unknown, padding, *ends = (
         getattr(tokenizer, f"{role}_token_id", None) for role in ("mask", "unk", "pad", "eos", "bos")
@@ -130,20 +129,20 @@ def erased_token_id(tokenizer: Any) -> int | None:
 
 
 def _blank(tokenizer: Any) -> list[int]:
-    """The token ids of a blank; none where the tokenizer has none, or is no tokenizer of transformers."""
+    """The token ids of a blank; empty if the tokenizer has none, or is not one of transformers."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return []
     try:
         return tokenizer(" ", add_special_tokens=False)["input_ids"]  # pyright: ignore[reportReturnType]
     except (
         Exception
-    ):  # the tokenizers library has no other, for a vocabulary without it and without an unknown token
+    ):  # tokenizers raises nothing narrower for a vocabulary without a blank and an unknown token
         return []
 
 
 def mask_token_id_of(collate: Any) -> int | None:
-    """The token id of an erased word that any collator knows, itself or by its tokenizer; None where it knows none."""
-    if (own := getattr(collate, "mask_token_id", None)) is not None:
-        return own
+    """The token id of an erased word, from any collator or its tokenizer; None if neither gives one."""
+    if (token_id := getattr(collate, "mask_token_id", None)) is not None:
+        return token_id
     tokenizer = getattr(collate, "tokenizer", None)
     return None if tokenizer is None else erased_token_id(tokenizer)

@@ -1,4 +1,4 @@
-"""What columns of texts and of labels are usually called."""
+"""Usual names of text columns and label columns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ TEXT_COLUMNS = frozenset({
     "hypothesis", "review", "content", "body", "comment", "tweet", "message", "document", "utterance", "query",
     "title", "headline", "abstract", "passage", "context", "description", "post",
 })  # fmt: skip
-"""Names of text columns, even if their values are few."""
+"""Names of text columns, even if they have few different values."""
 
 
 def names_texts(name: str) -> bool:
-    """Whether columns of texts are often called so, in any letter case.
+    """Whether this is a usual name of a text column, in any letter case.
 
     Example: ``names_texts("Text")``
     """
@@ -20,7 +20,7 @@ def names_texts(name: str) -> bool:
 
 
 def names_labels(name: str) -> bool:
-    """Whether columns of labels are often called so, in any letter case.
+    """Whether this is a usual name of a label column, in any letter case.
 
     Example: ``names_labels("Label")``
     """

@@ -10,13 +10,13 @@ from gradistill.data.table import Table
 from gradistill.errors import Problem
 
 _DOCUMENT = "-DOCSTART-"
-"""The word of a line that begins a document, in the files of CoNLL-2003."""
+"""The first field of a line that begins a document, in the files of CoNLL-2003."""
 
 
 def read_conll(file: str, text: str) -> Table:
-    """The columns ``tokens`` and ``tags``, lists of words and of their tags; a row is named by its first line.
+    """The columns ``tokens`` and ``tags``: lists of words and of their tags. The line of a row is its first line.
 
-    The word is the first field of a line, its tag the last: what stands between (parts of speech) is left out. Fields
+    The word is the first field of a line, its tag the last. Fields between them (parts of speech) are left out. Fields
     are separated by tabs where there are any, or else by blanks; other white space is part of a word.
     """
     rows: list[dict[str, list[str]]] = []
@@ -43,7 +43,7 @@ def read_conll(file: str, text: str) -> Table:
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of a line; none of a blank one."""
+    """The fields of a line; an empty list for a blank line."""
     content = line.rstrip("\r").strip("\t ")
     if "\t" in content:
         return [field.strip(" ") for field in content.split("\t")]

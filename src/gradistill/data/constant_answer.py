@@ -1,4 +1,4 @@
-"""What one and the same prediction for every row reaches in a task's metrics: a model below that has learnt nothing."""
+"""The metrics that one constant prediction for every row reaches. A model below them has learnt nothing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gradistill.data.tasks import SCORE_METRICS, Task, metric_title, metrics_of
 
 
 def constant_metrics(task: Task, labels: np.ndarray) -> dict[str, float]:
-    """Each metric of ``task`` for the constant answer that is best in it; of two metrics these may be two answers.
+    """The highest value of each metric of ``task`` that a constant prediction reaches.
 
-    ``labels`` are class ids, scores, or flags ``(row, label)``; rows without a label are left out, and with none left
-    nothing is returned. A correlation with a constant is 0, as ``compute_metrics`` has it. A constant tag for words
-    finds no spans, so tags have no such figures.
+    Two metrics may have different best predictions. ``labels`` are class ids, scores, or flags ``(row, label)``. Rows
+    without a label are left out; if none remain, the result is empty. A correlation with a constant is 0, as in
+    ``compute_metrics``. A constant tag for all words finds no spans, so tasks with tags have no such figures.
 
     Example: ``constant_metrics(get_task("mrpc"), np.array([1, 1, 0]))["f1"]`` is .8
     """
@@ -30,15 +30,15 @@ def constant_metrics(task: Task, labels: np.ndarray) -> dict[str, float]:
     if task.labels is None:
         return dict.fromkeys(task.metrics, 0.0)
     answers = {_most_frequent(task, labels)} | ({task.positive} if task.num_labels == 2 else set())
-    found = [metrics_of(task, np.full_like(labels, answer), labels) for answer in answers]
-    return {name: max(each[name] for each in found) for name in task.metrics}
+    metrics = [metrics_of(task, np.full_like(labels, answer), labels) for answer in answers]
+    return {name: max(each[name] for each in metrics) for name in task.metrics}
 
 
 def no_better_than_constant(task: Task, predicted: np.ndarray, labels: np.ndarray) -> str | None:
-    """What is wrong with predictions that are no better than one prediction for every row; None where they are.
+    """How predictions fail to be better than one prediction for every row; None where they are better.
 
-    ``predicted`` are class ids, scores, or flags of several labels. Classes are compared by accuracy, and by the metric
-    that the task selects by. Rows without a label are left out; labels that do not differ decide nothing.
+    ``predicted`` are class ids, scores, or flags of several labels. Classes are compared by accuracy and by the metric
+    that the task selects by. Rows without a label are left out. If all labels are equal, the result is None.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     known = task.labelled(labels)
@@ -68,19 +68,19 @@ def _most_frequent(task: Task, labels: np.ndarray) -> int:
 
 
 def _of_several_labels(flags: np.ndarray) -> dict[str, float]:
-    """The highest metrics of flags that are the same in every row, in closed form."""
-    shares, there = flags.mean(axis=0), flags.any(axis=0)
-    _, alike = np.unique(flags, axis=0, return_counts=True)
+    """The highest metrics of predicted flags that are the same in every row, in closed form."""
+    shares, present = flags.mean(axis=0), flags.any(axis=0)
+    _, counts = np.unique(flags, axis=0, return_counts=True)
     return {
         "micro_f1": float(_micro_f1_of_the_first(flags).max()),
         "macro_f1": float((2 * shares / (1 + shares)).mean()),
-        "average_precision": float(shares[there].mean()) if there.any() else 0.0,
-        "exact_match": float(alike.max() / len(flags)),
+        "average_precision": float(shares[present].mean()) if present.any() else 0.0,
+        "exact_match": float(counts.max() / len(flags)),
     }
 
 
 def _micro_f1_of_the_first(flags: np.ndarray) -> np.ndarray:
-    """Of the one, two, three … most frequent labels for every row: no other set of as many has a higher one."""
+    """Micro F1 if every row gets the one, two, three … most frequent labels; no other set of that size is better."""
     right = np.sort(flags.sum(axis=0))[::-1].cumsum()
     given = len(flags) * np.arange(1, len(right) + 1)
     return 2 * right / (given + flags.sum())

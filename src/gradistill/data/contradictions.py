@@ -1,4 +1,4 @@
-"""Texts that come more than once, with different labels: no model can predict both."""
+"""Texts that occur several times with different labels: no model can predict both."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gradistill.data.tasks import Task
 from gradistill.printing import printable
 
 MANY_CONTRADICTIONS = 0.01
-"""The share of rows from which they are named. Public tasks have up to .003."""
+"""The share of contradictory rows above which a message names them. Public tasks have up to .003."""
 
 
 def contradictory_labels(rows: Dataset, task: Task, some: str = "rows") -> str | None:
-    """A sentence about rows of the same text, letter for letter, that have different labels, where they are many; None
-    where they are few, and of a regression, whose scores may differ.
+    """A warning about rows with the same text, letter for letter, and different labels; None if they are few.
 
-    ``some`` is what it calls the rows. They are compared by hashes, of 16 bytes a row.
+    It is None for a regression too, whose scores may differ. ``some`` is the name of the rows in the message. Rows are
+    compared by hashes, which take 16 bytes a row.
 
     Example: ``contradictory_labels(splits.rows["train"], splits.task, "train rows")``
     """
@@ -35,9 +35,9 @@ def contradictory_labels(rows: Dataset, task: Task, some: str = "rows") -> str |
     other = next(k for k in others if labels[k] != labels[first])
     shown = shown_texts(rows[first], task.text_columns)
     named = " and ".join(f"'{_named(rows[k]['label'], task)}'" for k in (first, other))
-    come = "1 text comes" if len(contradicted) == 1 else f"{len(contradicted)} texts come"
+    occurrences = "1 text occurs" if len(contradicted) == 1 else f"{len(contradicted)} texts occur"
     return (
-        f"{count} of {len(rows)} {printable(some)} contradict another: {come} with different labels, such as "
+        f"{count} of {len(rows)} {printable(some)} contradict another: {occurrences} with different labels, such as "
         f"'{shown}' with {named}. A model can be right about one of them at most: check these labels"
     )
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Cut:
-    """How many of so many ``rows`` lost tokens to ``max_length``; ``longest`` is a length before that, in tokens.
+    """How many of the ``rows`` texts are truncated at ``max_length``. ``longest`` is the greatest length, in tokens.
 
-    ``words`` is how many words no token stands for, where each has a label: cut off, or of invisible characters.
-    ``windowed`` is how many texts are read in several windows (``data.windows``).
+    ``words`` is the number of labelled words without a token: cut off, or of invisible characters. ``windowed`` is the
+    number of texts that are read in several windows (``data.windows``).
     """
 
     max_length: int
@@ -28,7 +28,7 @@ class Cut:
 
     @property
     def in_windows(self) -> Cut:
-        """The same texts, where those that would be cut are read in windows."""
+        """The same figures, with the truncated texts counted as read in windows."""
         return replace(self, truncated=0, windowed=self.truncated)
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Cut:
                 f"{self.windowed} of {self.rows} texts have more than one window of {self.max_length} tokens "
                 f"(the longest has {self.longest})"
             )
-        unread = f"no token stands for {self.words} words, which are left out" if self.words else ""
+        unread = f"{self.words} words have no token and are left out" if self.words else ""
         cut = (
             f"{self.truncated} of {self.rows} texts are cut at {self.max_length} tokens "
             f"(the longest has {self.longest})"
@@ -45,6 +45,6 @@ class Cut:
         return unread if unread and not self.truncated else f"{cut}; {unread}" if unread else cut
 
     def as_dict(self) -> dict[str, int]:
-        """The form of ``texts`` in ``metrics.json``."""
+        """The dictionary that ``metrics.json`` holds as ``texts``."""
         more = {name: n for name in ("words", "windowed") if (n := getattr(self, name))}
         return {"cut": self.truncated, "rows": self.rows, "longest": self.longest, **more}

@@ -13,12 +13,12 @@ from gradistill.data.tasks import Task
 from gradistill.errors import RecipeError, check_number, check_one_of, check_whole_numbers
 
 LabelKind = Literal["classes", "scores", "multi_label", "tokens"]
-"""What the labels are: names or numbers of classes, numbers to be predicted, any number of labels a row, or a tag for
+"""The kind of the labels: names or ids of classes, numbers to be predicted, any number of labels a row, or a tag for
 each word of a row."""
 
 
 def _as_names(columns: Any) -> Any:
-    """Names of columns as text, where they are numbers."""
+    """Names of columns, with numbers converted to text."""
     if isinstance(columns, list | tuple):
         return tuple(map(_as_names, columns))
     return str(columns) if isinstance(columns, int) and not isinstance(columns, bool) else columns
@@ -31,22 +31,23 @@ class DataChoice:
     ``source`` is a folder, a file, a hub id (``glue/sst2``, ``owner/name:config``), or an object: a ``Dataset``, a
     ``DatasetDict``, a pandas ``DataFrame``, a list of dicts, or a dict of these by split. Without a ``task`` it is
     inferred from the training rows. ``label_column`` and ``text_columns`` are names in the source; ``body.text`` names
-    a field of the column ``body``. ``kind`` settles whether numeric labels are ``classes`` or ``scores``.
+    a field of the column ``body``. ``kind`` decides whether numeric labels are ``classes`` or ``scores``.
 
-    Several labels a row are lists in the label column, or else ``label_columns`` names the columns that hold a 0 or 1
-    for the label of their name, or ``label_separator`` what stands between labels in a text. Words with a BIO2 tag each
-    are lists of words in the text column and lists of tags in the label column.
+    Several labels a row are lists in the label column. Otherwise ``label_columns`` names one column of 0 and 1 for
+    each label, or ``label_separator`` is the text between the labels in a cell. For words with a BIO2 tag each, the
+    text column has lists of words and the label column has lists of tags.
 
     ``unlabelled`` is a source of more rows without labels (``load_unlabelled``). ``validation_share`` (between 0 and
-    1) takes the validation rows out of the training rows, drawn by ``validation_seed``: for one file without splits.
+    1) is the share of the training rows that becomes the validation split, for one file without splits. The rows are
+    drawn with ``validation_seed``.
 
-    ``label_map`` names the teacher's output of each class of the data, where their names differ (``align_labels``).
-    ``positive`` is the one of two classes that F1 is of; without it the teacher's, or the affirmative one (1, yes,
-    true, positive), or else the rarer one.
+    ``label_map`` names the teacher's output for each class of the data, where their names differ (``align_labels``).
+    ``positive`` is the class, of two, that F1 is computed for. The default is the teacher's, or the affirmative one
+    (1, yes, true, positive), or else the rarer one.
 
     ``skip_incomplete`` leaves out rows that lack a text or a label; without it they are refused.
 
-    Raises RecipeError for values that cannot be.
+    Raises RecipeError for invalid values.
     """
 
     source: Source
@@ -64,7 +65,11 @@ class DataChoice:
     skip_incomplete: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("label_column", "text_columns", "label_columns"):  # a frame may call its columns 0 and 1
+        for name in (
+            "label_column",
+            "text_columns",
+            "label_columns",
+        ):  # columns of a frame may be named 0 and 1
             object.__setattr__(self, name, _as_names(getattr(self, name)))
         if self.kind is not None:
             check_one_of(self, "kind", get_args(LabelKind))
@@ -91,7 +96,7 @@ class DataChoice:
             )
 
     def _check_several(self) -> None:
-        """Raise RecipeError for ways to read several labels a row that do not go together."""
+        """Raise RecipeError for options of several labels a row that contradict each other."""
         columns, separator = self.label_columns, self.label_separator
         if columns is None and separator is None:
             return
@@ -114,33 +119,33 @@ class DataChoice:
         if separator is not None and not separator.strip("\n"):
             raise RecipeError(
                 f"label_separator is {separator!r}",
-                expected="what stands between two labels of a row",
+                expected="the text between two labels of a row",
                 remedy='for example ";"',
             )
 
     @property
     def label(self) -> str | None:
-        """The label column that is named; several columns of flags become one of that name."""
+        """The named label column. Several columns of flags become one; its name is theirs, joined by commas."""
         return self.label_column if self.label_columns is None else ",".join(self.label_columns)
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """The text columns that are named; a single name is one column, not its letters."""
+        """The named text columns. A single name is one column, not its letters."""
         named = self.text_columns
         return (named,) if isinstance(named, str) else None if named is None else tuple(named)
 
     @classmethod
     def of(cls, data: DataChoice | Source) -> DataChoice:
-        """The choice itself, or that of a path or object."""
+        """``data`` itself if it is a choice, else the choice with this source."""
         return data if isinstance(data, DataChoice) else cls(data)
 
     @property
     def name(self) -> str:
-        """What run folders and messages call the source."""
+        """The name of the source in run folders and messages."""
         return described_source(self.source)
 
     def options(self) -> list[str]:
-        """The options of a command line that name these data."""
+        """The command-line options that give these data."""
         typed = ["--data", self.name]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -161,5 +166,5 @@ class DataChoice:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What is read from the disk or the hub, where that is what was given."""
+        """The sources that are paths or hub ids, as text."""
         return tuple(path_text(s) for s in (self.source, self.unlabelled) if is_path(s))

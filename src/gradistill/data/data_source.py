@@ -1,4 +1,4 @@
-"""Data as users give them: a path, a hub id, or objects in memory. Which is it, and what is it called?"""
+"""Data as users give them, a path, a hub id, or objects in memory: their kind, their name and their tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MEANINGLESS = ("data", "dataset", "train", "validation", "dev", "val", "valid",
 
 
 def is_path(source: Source) -> bool:
-    """Whether the source is the name of something, and not the thing itself."""
+    """Whether the source is a path or hub id, and not an object in memory."""
     return isinstance(source, str | os.PathLike)
 
 
@@ -38,17 +38,17 @@ def path_text(source: str | os.PathLike[str]) -> str:
     """A path or hub id as text. Raises DataError for a path of bytes."""
     text = os.fspath(source)
     if not isinstance(text, str):
-        raise DataError(f"The path {text!r} is one of bytes.", expected="text", remedy="use os.fsdecode")
+        raise DataError(f"The path {text!r} is bytes.", expected="text", remedy="use os.fsdecode")
     return text
 
 
 def described_source(source: Source) -> str:
-    """What messages and run folders call the source: its path or id, or the type of an object."""
+    """The name of the source in messages and run folders: its path or id, or the type of an object."""
     return path_text(source) if is_path(source) else f"{type(source).__name__} in memory"
 
 
 def data_name(source: Source) -> str:
-    """A short name of the data: of the folder, file or hub id; ``data`` for an object."""
+    """A short name of the data, from the folder, file or hub id; ``data`` for an object."""
     if not is_path(source):
         return "data"
     text = path_text(source)
@@ -61,7 +61,7 @@ def data_name(source: Source) -> str:
 
 
 def _is_no_home(folder: Path) -> bool:
-    """Not the folder of a person, whose name must not become that of a task."""
+    """Whether the folder is not a person's home folder, whose name must not become the name of a task."""
     return folder not in (Path.home(), folder.parent) and folder.parent.name.lower() not in ("home", "users")
 
 
@@ -122,20 +122,20 @@ def _fault_of(row: Any) -> str:
 
 
 def _is_frame(rows: Any) -> bool:
-    """Without an import of pandas, which whoever gives a frame has done."""
+    """Whether ``rows`` is a pandas DataFrame. Does not import pandas."""
     return type(rows).__name__ == "DataFrame" and type(rows).__module__.startswith("pandas")
 
 
 def _frame_table(frame: Any, name: str) -> Table:
     names = [str(column) for column in frame.columns]
     if twice := duplicates(names):
-        return Table(name, problems=(Problem(name, f"a column name stands twice: {twice}"),))
+        return Table(name, problems=(Problem(name, f"a column name occurs twice: {twice}"),))
     columns = {column: [_plain(v) for v in frame.iloc[:, k].tolist()] for k, column in enumerate(names)}
     return Table(name, columns, range(1, len(frame) + 1), tuple(no_rows(name, range(len(frame)), ())))
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of NumPy as Python's; pandas' marks of a missing value as None."""
+    """A value with NumPy types converted to Python types, and missing values of pandas to None."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray) and value.ndim == 1:

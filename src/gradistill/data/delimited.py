@@ -1,4 +1,4 @@
-"""CSV and TSV as columns of text: which delimiter a file has, how it quotes, where each record starts."""
+"""CSV and TSV as columns of text: a file's delimiter and quoting, and the line on which each record starts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Record = tuple[int, list[str]]
 """The line on which a record starts, and its fields."""
 
 Opened = Callable[[], Iterable[str]]
-"""Gives the lines of a file from its start, their ends as they are; every call starts anew."""
+"""Returns the lines of a file with their line ends; every call starts at the beginning."""
 
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
 _LOOKED_AT = 50
-"""Records by which a delimiter is judged, where the header line leaves a choice."""
+"""Number of first records that decide on the delimiter and on the header."""
 _DECLARED = re.compile(r"\ufeff?sep=([,;\t])\s*")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?", re.ASCII)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 def read_csv(file: str, text: str) -> Table:
-    """Records separated by commas, semicolons or tabs, whichever the header line and the records agree on."""
+    """Read records separated by commas, semicolons or tabs, whichever fits the header line and the records."""
     opened = _of_text(text)
     with fields_up_to(len(text)):
         dialect = csv_dialect(opened)
@@ -39,7 +39,7 @@ def read_csv(file: str, text: str) -> Table:
 
 
 def read_tsv(file: str, text: str) -> Table:
-    """Records separated by tabs. Quotation marks are part of a text unless the file quotes as CSV does.
+    """Read records separated by tabs. Quotation marks are part of a text unless the file quotes as CSV does.
 
     Many files with tabs do not quote at all, and a text may begin with a quotation mark. A file is read as
     quoted if its header line is, if it doubles quotation marks inside quoted cells throughout, or if more
@@ -52,8 +52,8 @@ def read_tsv(file: str, text: str) -> Table:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a record are separated, and whether quotation marks may enclose them; how lines end, and
-    whether the file begins with a byte order mark, without which Excel does not read it as UTF-8."""
+    """The delimiter of the fields, whether quotation marks may enclose them, the line end, and whether there is a byte
+    order mark. Excel does not read a file as UTF-8 without that mark."""
 
     delimiter: str
     quotes: bool = True
@@ -62,8 +62,11 @@ class Dialect:
 
 
 def csv_dialect(opened: Opened) -> Dialect:
-    """Of a CSV file: the delimiter that its first line names, as Excel writes it (``sep=;``), or the one by which most
-    of the first records are as wide as the header line."""
+    """The dialect of a CSV file.
+
+    Its delimiter is the one that the first line declares, as Excel writes it (``sep=;``). Otherwise it is the one with
+    which most of the first records are as wide as the header line.
+    """
     if declared := _DECLARED.fullmatch(next(iter(opened()), "")):
         return Dialect(declared[1])
     best, most = ",", 0.0
@@ -78,7 +81,7 @@ def csv_dialect(opened: Opened) -> Dialect:
 
 
 def _below_a_title(opened: Opened) -> str | None:
-    """The delimiter of the records, where the first line has none and seems to be a title."""
+    """The delimiter of the records if the first line seems to be a title without one; None otherwise."""
     for delimiter in _NAMES:
         with suppress(QuotingError):
             first = [record for _, record in islice(_quoted(opened, delimiter), _LOOKED_AT)]
@@ -88,7 +91,7 @@ def _below_a_title(opened: Opened) -> str | None:
 
 
 def tsv_dialect(opened: Opened) -> Dialect:
-    """Of a file with tabs: whether it quotes, as ``read_tsv`` describes it. All of it is looked at."""
+    """The dialect of a file with tabs: whether it quotes (``read_tsv``). The whole file is read."""
     odd = _odd_ones(_unquoted(opened))
     if not odd:
         return Dialect("\t", _quotes(_unquoted(opened)))
@@ -99,11 +102,11 @@ def tsv_dialect(opened: Opened) -> Dialect:
 
 
 def records(opened: Opened, dialect: Dialect, *, blank_rows: bool = False) -> Iterator[Record]:
-    """Every record with the line on which it starts, the header first; lines that hold nothing are left out.
+    """Yield every record with the line on which it starts, the header first. Blank lines are left out.
 
-    With ``blank_rows`` such a line is a row where there is one column: an empty cell is written so. At the end of the
-    file it is none, nor are rows of several empty cells, as where a spreadsheet was cleared. Raises QuotingError: the
-    rest is a guess.
+    With ``blank_rows`` and one column a blank line is a row with an empty cell. At the end of the file blank lines and
+    rows of empty cells are left out, as a cleared spreadsheet writes them. Raises QuotingError, because the records
+    after it would be guesses.
     """
     every = _every_quoted(opened, dialect.delimiter) if dialect.quotes else _every_unquoted(opened)
     width, waiting = 0, list[Record]()
@@ -128,7 +131,7 @@ def _unquoted(opened: Opened) -> Iterator[Record]:
 
 
 def line_end(opened: Opened, dialect: Dialect) -> str:
-    """How the line ends on which the header ends; one within quotes may end otherwise."""
+    """The line end after the header. Line ends within quotes may be others."""
     read: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -143,7 +146,7 @@ def line_end(opened: Opened, dialect: Dialect) -> str:
 
 
 def _of_text(text: str) -> Opened:
-    """Line by line, without a copy of the text: StringIO keeps four bytes a character."""
+    """The lines of a text, without a copy of it: StringIO takes four bytes a character."""
     return lambda: (match[0] for match in _LINE.finditer(text))
 
 
@@ -162,7 +165,7 @@ def _whole(file: str, opened: Opened, dialect: Dialect) -> Table:
 
 
 def first_line_fault(file: str, opened: Opened, dialect: Dialect) -> Problem | None:
-    """What is wrong with the first line of a file, by the first records (``data.header_check``)."""
+    """The problem of a file whose first line is no header, judged by the first records (``data.header_check``)."""
     try:
         return header_fault(file, [record for _, record in islice(records(opened, dialect), 1 + _LOOKED_AT)])
     except QuotingError:
@@ -170,13 +173,13 @@ def first_line_fault(file: str, opened: Opened, dialect: Dialect) -> Problem | N
 
 
 def _odd_ones(found: Iterator[Record]) -> int:
-    """Records that are not as wide as the header."""
+    """The number of records that are not as wide as the header."""
     _, header = next(found, (0, []))
     return sum(len(fields) != len(header) for _, fields in found)
 
 
 def records_table(file: str, found: Iterable[Record], problems: list[Problem], dialect: Dialect) -> Table:
-    """Records as columns, the first one the header; one of another width is a problem.
+    """Records as columns. The first record is the header; a record of another width is a problem.
 
     Reading ``found`` may add to ``problems`` as well.
     """
@@ -210,14 +213,14 @@ def records_table(file: str, found: Iterable[Record], problems: list[Problem], d
             )
             problems.append(Problem(file, what, line))
 
-    pieces = (dict(zip(header, zip(*some, strict=True), strict=True)) for some in piecewise(as_wide()))
+    pieces = (dict(zip(header, zip(*piece, strict=True), strict=True)) for piece in piecewise(as_wide()))
     columns = joined(chain([dict.fromkeys(header, ())], pieces))
     problems += no_rows(file, lines, problems)
     return Table(file, columns, numbers(lines), tuple(problems), typed=False)
 
 
 def _named(header: list[str]) -> list[str]:
-    """The header without the empty columns at its right, which spreadsheets write too; a single one may hold data."""
+    """The header without empty names at its end, as spreadsheets write them. A single one stays: it may hold data."""
     count = max((place for place, name in enumerate(header, 1) if name), default=0)
     return header[:count] if count and len(header) - count > 1 else header
 
@@ -230,13 +233,13 @@ class QuotingError(ValueError):
         self.line = line
 
     def problem(self, file: str) -> Problem:
-        """The fault with its place."""
+        """The fault with the file and the line."""
         what = f"quotation marks do not match ({self}); double a quotation mark inside a quoted text"
         return Problem(file, what, self.line)
 
 
 def _every_quoted(opened: Opened, delimiter: str) -> Iterator[Record]:
-    """The records of a file that quotes; none has a field on a line that holds nothing."""
+    """The records of a file that quotes. A blank line is a record without fields."""
     lines = iter(opened())
     first = next(lines, "")
     skipped = _DECLARED.fullmatch(first) is not None
@@ -254,7 +257,7 @@ def _every_quoted(opened: Opened, delimiter: str) -> Iterator[Record]:
 
 @contextmanager
 def fields_up_to(size: int) -> Iterator[None]:
-    """Allow fields of ``size`` characters: csv's own limit is one number for the whole process."""
+    """Allow fields of ``size`` characters. The limit of ``csv`` holds for the whole process."""
     before = csv.field_size_limit()
     csv.field_size_limit(max(before, size))
     try:
@@ -269,12 +272,12 @@ def _first_widths(opened: Opened, delimiter: str) -> list[int]:
         for _, record in islice(_quoted(opened, delimiter), _LOOKED_AT):
             widths.append(len(record))
     except QuotingError:
-        widths[1:] = widths[1:] or [0]  # a file of another delimiter that only looks divided
+        widths[1:] = widths[1:] or [0]  # only the header could be read: count one record of another width
     return widths
 
 
 def _with_decimal_points(table: Table) -> Table:
-    """Numbers as 3,5 in a whole column become 3.5: files with semicolons come from places that write so."""
+    """Write 3,5 as 3.5 in columns of numbers only: files with semicolons come from places with decimal commas."""
     commas = frozenset(name for name, cells in table.columns.items() if _are_decimal_commas(cells))
     columns = {
         name: Cells([packed([cell.replace(",", ".") for cell in cells])]) if name in commas else cells
@@ -299,7 +302,7 @@ def _every_unquoted(opened: Opened) -> Iterator[Record]:
 
 
 def _quotes(found: Iterator[Record]) -> bool:
-    """Whether cells that begin with a quotation mark are quoted, in a file whose lines are all equally wide."""
+    """Whether a file quotes its cells that begin with a quotation mark. All its lines are equally wide."""
     _, header = next(found, (0, []))
     if not header or all(map(_is_quoted, header)):
         return bool(header)

@@ -1,8 +1,8 @@
-"""Files as columns: CSV, TSV, JSON, JSONL, CoNLL and Parquet read as they are, each row with its place in the file.
+"""Files as columns: CSV, TSV, JSON, JSONL, CoNLL and Parquet, each row with its line in the file.
 
 Nothing is converted or guessed here: a CSV cell is text even where it looks like a number or like "NA". (The one
-exception: decimal commas in a file with semicolons.) What cannot be read is collected as problems, so that all files
-are looked at before anything is raised.
+exception: decimal commas in a file with semicolons.) Faults are collected as problems, so all files are read before an
+error is raised.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from gradistill.io import system_reason
 BOM = "\ufeff"
 _PACKED = ".gz"
 NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
-"""What reading a broken gzip file raises."""
+"""The errors that reading a broken gzip file raises."""
 
 TEXT_FORMATS: dict[str, Callable[[str, str], Table]] = {
     ".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".json": read_json, ".conll": read_conll,
 }  # fmt: skip
-"""Formats of text, which may be packed by gzip as well."""
+"""Text formats and their readers. The files may be compressed by gzip."""
 FORMATS = (*TEXT_FORMATS, ".parquet")
-"""File endings that are understood; those of text with ``.gz`` behind them, too."""
+"""Supported file endings. Those of text formats may be followed by ``.gz``."""
 LISTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}; the text formats also with {_PACKED}"
 
 
 class UnreadableError(ValueError):
-    """A file whose bytes are no text; the message has the reason, ``row`` is a line of it."""
+    """A file whose bytes are not text. The message has the reason; ``row`` is the line."""
 
     def __init__(self, what: str, row: int | None = None) -> None:
         super().__init__(what)
@@ -46,7 +46,7 @@ class UnreadableError(ValueError):
 
 
 def ending_of(path: Path) -> str | None:
-    """The ending by which a file is read, ``.csv.gz`` included; None for a kind that is not understood."""
+    """The ending that decides how a file is read, such as ``.csv.gz``; None for an unsupported one."""
     name = path.name.lower()
     for ending in FORMATS:
         for whole in (ending, ending + _PACKED) if ending in TEXT_FORMATS else (ending,):
@@ -56,12 +56,12 @@ def ending_of(path: Path) -> str | None:
 
 
 def stem_of(path: Path) -> str:
-    """The file's name without that ending."""
+    """The file's name without its supported ending."""
     return path.name.removesuffix(path.name[len(path.name) - len(ending_of(path) or "") :])
 
 
 def read_file(path: Path) -> Table:
-    """Read one file by its ending, which ``ending_of`` must know; never raises for what it holds."""
+    """Read one file by its ending, which ``ending_of`` must support. Faults become problems, not exceptions."""
     ending = ending_of(path)
     try:
         if fault := not_a_file(path):
@@ -79,7 +79,7 @@ def read_file(path: Path) -> Table:
 
 
 def not_a_file(path: Path) -> str:
-    """What stands at a path, where that is no ordinary file; blank for a file. Raises OSError if there is nothing."""
+    """The fault of a path that is no ordinary file; an empty string for a file. Raises OSError if nothing is there."""
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):
         return ""
@@ -90,7 +90,7 @@ def not_a_file(path: Path) -> str:
 
 
 def gunzipped(path: Path) -> bytes:
-    """The content of a gzip file, up to a bound. Raises UnreadableError, Expanding and OSError."""
+    """The content of a gzip file, at most ``most_bytes``. Raises UnreadableError, Expanding and OSError."""
     size = path.stat().st_size
     most = most_bytes(size)
     try:
@@ -104,7 +104,7 @@ def gunzipped(path: Path) -> bytes:
 
 
 def text_of(data: bytes) -> str:
-    """UTF-8 as text, without its byte order mark. Raises UnreadableError with the line."""
+    """UTF-8 bytes as text, without the byte order mark. Raises UnreadableError with the line of the fault."""
     _refuse_wide(data[:200])
     try:
         return data.decode("utf-8").removeprefix(BOM)
@@ -114,11 +114,11 @@ def text_of(data: bytes) -> str:
 
 
 def opened_text(path: Path, newline: str = "") -> io.TextIOWrapper:
-    """A file of UTF-8, packed by gzip or not, to be read line by line, without its byte order mark.
+    """Open a UTF-8 file, compressed by gzip or not, to be read by line, without its byte order mark.
 
-    With an empty ``newline`` lines end as in any file, with ``"\\n"`` only there; their ends stay. Raises
-    UnreadableError for UTF-16 and what is no file, and OSError. Reading raises UnicodeDecodeError, whose place
-    ``undecodable`` finds.
+    With an empty ``newline`` lines end at ``\\n``, ``\\r`` or both, with ``"\\n"`` only there. Line ends are kept.
+    Raises UnreadableError for UTF-16 and for a path that is no file, and OSError. Reading raises UnicodeDecodeError,
+    whose place ``undecodable`` finds.
     """
     if fault := not_a_file(path):
         raise UnreadableError(fault)
@@ -132,7 +132,7 @@ def opened_text(path: Path, newline: str = "") -> io.TextIOWrapper:
 
 
 def has_byte_order_mark(path: Path) -> bool:
-    """Whether a text file begins with that of UTF-8."""
+    """Whether a text file begins with the byte order mark of UTF-8."""
     with _opened(path) as raw:
         return raw.read(len(BOM.encode())) == BOM.encode()
 
@@ -142,7 +142,7 @@ def _opened(path: Path) -> Any:
 
 
 def undecodable(path: Path) -> UnreadableError:
-    """Where a file that raised UnicodeDecodeError is not UTF-8."""
+    """The error for a file that raised UnicodeDecodeError, with the place where it is not UTF-8."""
     start = 0
     with _opened(path) as raw:
         for line, data in enumerate(raw, start=1):
@@ -155,8 +155,8 @@ def undecodable(path: Path) -> UnreadableError:
 
 
 def no_gzip(error: Exception) -> UnreadableError:
-    """What is wrong with a file that raised one of ``NO_GZIP``."""
-    return UnreadableError(f"this is no whole gzip file ({error}); pack it again, or drop {_PACKED}")
+    """The error for a file that raised one of ``NO_GZIP``."""
+    return UnreadableError(f"this is no complete gzip file ({error}); compress it again, or drop {_PACKED}")
 
 
 def _not_utf8(place: int, byte: int, line: int) -> UnreadableError:
@@ -165,12 +165,12 @@ def _not_utf8(place: int, byte: int, line: int) -> UnreadableError:
 
 
 def _convert(encoding: str) -> str:
-    """What to do with a file that is likely to have this encoding."""
+    """The advice for a file that probably has this encoding."""
     return f"save the file as UTF-8, such as by: iconv -f {encoding} -t UTF-8 OLD > NEW"
 
 
 def _of_unknown_encoding() -> str:
-    """What to do with a file of bytes that may stand for any letters."""
+    """The advice for a file of unknown encoding."""
     return (
         f"{_convert('WINDOWS-1252')} (that is for western Europe; Cyrillic is often WINDOWS-1251, Japanese SHIFT_JIS, "
         "Chinese GB18030)"

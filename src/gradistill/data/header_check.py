@@ -1,4 +1,4 @@
-"""Whether the first record of a CSV or TSV file is its header: it may be a title above it, or a row."""
+"""Whether the first record of a CSV or TSV file is its header, and not a title above the header or a row."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from gradistill.data.column_names import names_labels, names_texts
 from gradistill.errors import Problem
 
 _WORDS = 5
-"""Words of what is rather a text than a name, at least."""
+"""A column name with at least this many words is probably a text."""
 
 
 def header_fault(file: str, records: Sequence[Sequence[str]]) -> Problem | None:
-    """What is wrong with the first of these records, the first ones of a file, where it is no header.
+    """The problem of a file whose first record is a title or a row; None if it is a header.
 
-    Below a title most rows have more cells than it has names, and the next one has names. The cells of a row are values
-    of their columns: one at least is found twice below it, and the others are numbers above numbers, or texts above
-    texts. Nothing is wrong where a name is one that is known.
+    ``records`` are the first ones of the file. A title fills one cell of the first record, and most rows below it fill
+    several. There are more than two columns, or the next record has a usual column name. The cells of a row are values
+    of their columns: at least one occurs twice below it, and the others are numbers above numbers, or texts above
+    texts. A first record with a usual column name is a header.
 
     Example: ``header_fault("a.csv", [["Reviews of 2026", "", ""], ["text", "label", "n"], ["fine", "yes", "3"]])``
     """
@@ -33,7 +34,7 @@ def header_fault(file: str, records: Sequence[Sequence[str]]) -> Problem | None:
 
 
 def reads_like_a_text(name: str) -> bool:
-    """Whether the name of a column may be a text: several words that ask nothing.
+    """Whether the name of a column may be a text: several words that are no question.
 
     Example: ``reads_like_a_text("That was a terrible waste of time.")``
     """
@@ -41,7 +42,7 @@ def reads_like_a_text(name: str) -> bool:
 
 
 def names_below_a_title(records: Sequence[Sequence[str]]) -> bool:
-    """Whether a known name stands in the second record, and the others are as wide as it is.
+    """Whether the second record has a usual column name, and the records after it are as wide.
 
     Example: ``names_below_a_title([["Reviews of 2026"], ["text", "label"], ["fine", "yes"]])``
     """
@@ -67,12 +68,12 @@ def _is_row(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     if any(_is_known(name) or name.endswith("?") for name in names):
         return False
     columns = list(zip(*rows, strict=True))
-    again = any(name and cells.count(name) > 1 for name, cells in zip(names, columns, strict=True))
-    return again and all(map(_is_value, names, columns))
+    repeated = any(name and cells.count(name) > 1 for name, cells in zip(names, columns, strict=True))
+    return repeated and all(map(_is_value, names, columns))
 
 
 def _is_value(name: str, column: Sequence[str]) -> bool:
-    """Whether what stands in the place of a name may be a value of the column."""
+    """Whether a column's name may be one of its values."""
     if column.count(name) > 1 or (number(name) is not None and all_numbers(column)):
         return True
     lengths = sorted(len(cell.split()) for cell in column)

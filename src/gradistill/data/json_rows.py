@@ -25,9 +25,9 @@ def read_jsonl(file: str, text: str) -> Table:
 
     def rows() -> Iterator[Mapping[str, Any]]:
         for line, content in numbered:
-            if (found := row_of_line(file, line, content, problems)) is not None:
+            if (row := row_of_line(file, line, content, problems)) is not None:
                 lines.append(line)
-                yield found
+                yield row
 
     return rows_table(file, rows(), lines, problems)
 
@@ -71,8 +71,8 @@ def rows_table(
     Reading ``rows`` may add to ``lines`` and ``problems``.
     """
     pieces = (
-        {name: [row.get(name) for row in some] for name in dict.fromkeys(chain.from_iterable(some))}
-        for some in piecewise(rows)
+        {name: [row.get(name) for row in piece] for name in dict.fromkeys(chain.from_iterable(piece))}
+        for piece in piecewise(rows)
     )
     columns = joined(pieces)
     return Table(file, columns, numbers(lines), (*problems, *no_rows(file, lines, problems)))
@@ -95,7 +95,7 @@ def _list_table(file: str, text: str) -> Table:
 
 
 def _of_one_object(text: str) -> str:
-    """What to do with a file that is one JSON object, where that is no row; blank for any other file."""
+    """The advice for a file that is one JSON object and not a row; an empty string for other files."""
     try:
         whole = _parsed(text)
     except (ValueError, RecursionError):
@@ -136,7 +136,7 @@ def _object(value: Any, *, checked: bool) -> dict[str, Any]:
 
 
 def is_unicode(text: str) -> bool:
-    """False for half of a surrogate pair, which no file can hold."""
+    """Whether a text can be encoded: half of a surrogate pair cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -146,5 +146,5 @@ def is_unicode(text: str) -> bool:
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice := duplicates([name for name, _ in pairs]):
-        raise ValueError(f"a key stands twice: {twice}")
+        raise ValueError(f"a key occurs twice: {twice}")
     return dict(pairs)

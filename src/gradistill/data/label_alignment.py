@@ -1,4 +1,4 @@
-"""Do the data and a model mean the same classes? Names decide; where they do not, the user does."""
+"""Alignment of the classes of the data with a model's outputs: by name, or as the user pairs them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def align_labels(
 ) -> Splits:
     """The same rows with class ids in the order of a model's outputs.
 
-    Classes are matched by name: letter case, punctuation and order aside, or by unambiguous short forms (``NEG``).
-    Class ids (0, 1, …) in the data are the model's own numbers. A model that only numbers its outputs (``LABEL_0``)
-    is followed where the source itself orders the classes (known tasks, class ids, a ``Task``), which is noted.
+    Classes are matched by name, whatever the letter case, punctuation and order, or by clear short forms (``NEG``).
+    Class ids (0, 1, …) in the data are the model's own numbers. If a model only numbers its outputs (``LABEL_0``), the
+    source's order of the classes is used where it has one (known tasks, class ids, a ``Task``), with a remark.
 
     Parameters:
         ``splits``: rows as ``load_splits`` returns them.
         ``id2label``: the model's name of each output, ``model.config.id2label``.
-        ``owner``: what messages call the model.
-        ``label_map``: the model's output of each class of the data, a name or a number; classes that are not in it are
-            matched by name.
+        ``owner``: the name of the model in messages.
+        ``label_map``: the model's output for each class of the data, a name or a number. Classes that are not in it
+            are matched by name.
 
     Raises DataError, with both lists, where it is not certain which class is which, or the numbers of classes differ.
 
@@ -82,8 +82,8 @@ def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match
         )
     if numbers_of(theirs) is not None and numbers_of(ours) is None and not splits.alphabetical:
         pairs = ", ".join(f"{name} = {mine}" for mine, name in zip(ours, theirs, strict=True))
-        of = f"the task {splits.task.name}" if not splits.inferred else "the data set"
-        note = f"the {owner} only numbers its classes; the order of {of} is assumed: {shortened(pairs)}"
+        order_source = f"the task {splits.task.name}" if not splits.inferred else "the data set"
+        note = f"the {owner} only numbers its classes; the order of {order_source} is assumed: {shortened(pairs)}"
         return Match(tuple(positions), note)
     raise _other_names(ours, theirs, owner, {})
 
@@ -91,36 +91,36 @@ def _matched_classes(splits: Splits, theirs: Sequence[str], owner: str) -> Match
 def _mapped(
     ours: Sequence[str], theirs: Sequence[str], label_map: Mapping[str, str], owner: str
 ) -> tuple[int, ...]:
-    """The positions that a label map gives, and by name those of classes that it leaves out."""
+    """The output of each class of the data: by the label map, or by name for classes that it leaves out."""
     names = {label_key(name): place for place, name in enumerate(ours)}
     outputs = {label_key(name): place for place, name in enumerate(theirs)}
     outputs = {str(place): place for place in range(len(theirs))} | outputs
-    found: dict[int, int] = {}
+    positions: dict[int, int] = {}
     for mine, output in label_map.items():
         if (place := names.get(label_key(mine))) is None:
             raise _unknown(f"the data have no label {mine!r}", mine, ours)
         if (position := outputs.get(label_key(output))) is None:
             raise _unknown(f"the {owner} has no output {output!r}", output, theirs)
-        if position in found.values():
+        if position in positions.values():
             raise DataError(
                 f"--label-map: the output {output!r} is named twice.",
                 expected="another output of the model for each label of the data",
                 remedy=f"correct the pair {mine}={output}",
             )
-        found[place] = position
-    rest = [place for place in range(len(ours)) if place not in found]
-    free = [position for position in range(len(theirs)) if position not in found.values()]
+        positions[place] = position
+    rest = [place for place in range(len(ours)) if place not in positions]
+    free = [position for position in range(len(theirs)) if position not in positions.values()]
     match = (
         match_names([ours[place] for place in rest], [theirs[position] for position in free])
         if rest
         else None
     )
     if rest and (match is None or len(rest) != len(free)):
-        what = {ours[place]: theirs[position] for place, position in found.items()}
+        what = {ours[place]: theirs[position] for place, position in positions.items()}
         raise _other_names(ours, theirs, owner, what)
     if match is not None:
-        found |= {place: free[position] for place, position in zip(rest, match.positions, strict=True)}
-    return tuple(found[place] for place in range(len(ours)))
+        positions |= {place: free[position] for place, position in zip(rest, match.positions, strict=True)}
+    return tuple(positions[place] for place in range(len(ours)))
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> DataError:
@@ -139,7 +139,7 @@ def _other_count(task: Task, theirs: Sequence[str], owner: str) -> DataError:
     )
     return DataError(
         f"The {owner} has {len(theirs)} outputs ({shortened(', '.join(theirs))}), the data have {ours}.",
-        expected=f"as many outputs as the data have labels, or labels called like outputs of the {owner}",
+        expected=f"as many outputs as the data have labels, or labels named like outputs of the {owner}",
         remedy=f"take a {owner} of this task, name the --task that the data are, or pair the labels with --label-map",
     )
 
@@ -147,7 +147,7 @@ def _other_count(task: Task, theirs: Sequence[str], owner: str) -> DataError:
 def _other_names(
     ours: Sequence[str], theirs: Sequence[str], owner: str, known: Mapping[str, str]
 ) -> DataError:
-    """Both lists side by side, and the option to fill in."""
+    """The error with both lists side by side, and the option to fill in."""
     left = [owner, *map(repr, theirs[:_SHOWN])]
     width = max(map(len, left))
     right = ["data", *map(repr, ours[:_SHOWN])]
@@ -167,7 +167,7 @@ def _renumbered(rows: Dataset, new_ids: np.ndarray) -> Dataset:
     labels = rows["label"][:]
     if isinstance(rows.features["label"], List) and rows.features["label"].length == -1:  # tags
         return with_column(rows, "label", [new_ids[tags].tolist() for tags in labels])
-    ids = np.asarray(labels)  # of a row without a label it is negative, and stays so
-    if ids.ndim == 2:  # a flag for each label: its column moves
+    ids = np.asarray(labels)  # negative for a row without a label; these stay
+    if ids.ndim == 2:  # a flag for each label: the columns are reordered
         return with_column(rows, "label", ids[:, np.argsort(new_ids)].tolist())
     return with_column(rows, "label", np.where(ids >= 0, new_ids[np.maximum(ids, 0)], ids))

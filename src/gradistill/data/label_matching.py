@@ -1,4 +1,4 @@
-"""Names of classes: which of a model's outputs is meant by a name in the data, and which classes data may lack."""
+"""Names of classes: matches of the data's names with a model's outputs, also for data that lack some classes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gradistill.data.tasks import label_key
 
 _NUMBERED = re.compile(r"(?:label[-_ ]?)?([+-]?\d+)", re.IGNORECASE)
 _SHORTEST = 3
-"""Letters that a shortened name has at least: NEG for negative."""
+"""The fewest letters of a shortened name: NEG for negative."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """``positions[k]`` is the place among a model's outputs of the data's class k; ``note`` is what was assumed."""
+    """``positions[k]`` is the index of the model's output for the data's class k; ``note`` says what was assumed."""
 
     positions: tuple[int, ...]
     note: str = ""
@@ -28,10 +28,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Outputs:
-    """A model's outputs, by ``names``: rows that are read for it need not have all of its classes.
+    """The ``names`` of a model's outputs. Rows that are read for the model may lack some of its classes.
 
-    ``label_map`` names the output of classes that the data call otherwise. With ``labelled`` a split without labels is
-    refused; otherwise it is read too.
+    ``label_map`` gives the output for each class that has another name in the data. With ``labelled`` a split without
+    labels is refused; otherwise it is read too.
     """
 
     names: tuple[str, ...]
@@ -44,11 +44,10 @@ class Outputs:
         return len(self.names) == 1
 
     def completed(self, labels: Sequence[str]) -> tuple[str, ...] | None:
-        """The names of all classes, by those of the data where these have them; None where a label is no output's.
+        """The names of all classes, as the data write them where they have them; None if a label has no output.
 
-        Labels that lack no class keep their order.
-
-        Class ids (0, 2) name no class: what they are in a model with more classes than they count is not certain.
+        Labels that lack no class keep their order. Class ids (0, 2) do not name a class: in a model with more classes
+        it is not certain which outputs they are.
 
         Example: ``Outputs(("neg", "neutral", "pos")).completed(["POS"])``
         """
@@ -69,7 +68,7 @@ class Outputs:
 
 
 def match_names(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """Which of ``theirs`` each of ``ours`` is, by name alone; None unless every name has one partner."""
+    """The position in ``theirs`` of each of ``ours``, by name alone; None unless every name has one partner."""
     for key in _SPELLINGS:
         places = {key(name): place for place, name in enumerate(theirs)}
         names = [key(name) for name in ours]
@@ -79,25 +78,25 @@ def match_names(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
 
 
 def spelled_alike(one: str, other: str) -> bool:
-    """Whether two names are one, letter case, punctuation and spaces aside."""
+    """Whether two names are equal, whatever their letter case, punctuation and spaces."""
     return any(key(one) == key(other) != "" for key in _SPELLINGS)
 
 
 def numbers_of(names: Sequence[str]) -> list[int] | None:
     """The numbers of names that only count (``LABEL_0``, ``1``); None for others."""
-    found = [_NUMBERED.fullmatch(name.strip()) for name in names]
-    return [int(match[1]) for match in found if match] if all(found) else None
+    matches = [_NUMBERED.fullmatch(name.strip()) for name in names]
+    return [int(match[1]) for match in matches if match] if all(matches) else None
 
 
 def match_numbers(ours: Sequence[int] | None, theirs: Sequence[int] | None) -> Match | None:
-    """Which of ``theirs`` each of ``ours`` is, where both only count their classes and count the same."""
+    """The position in ``theirs`` of each of ``ours``; None unless both only number classes, by the same numbers."""
     if ours is None or theirs is None or sorted(ours) != sorted(theirs) or len(set(ours)) < len(ours):
         return None
     return Match(tuple(theirs.index(number) for number in ours))
 
 
 _SIGN = re.compile(r"(?<!\S)-(?=\w)|(?<=\w)-(?!\S)")
-"""A hyphen with a meaning: that of -1 and A-, and not that of not-entailed."""
+"""A hyphen that is a sign, as in -1 and A-, but not as in not-entailed."""
 
 
 def _signed(name: str) -> str:
@@ -113,11 +112,14 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: re.sub(r"[-_\s]+", " ", _signed(name)).strip(),
     _letters,
 )
-"""Two names are one where they are alike in one of these, the strictest first. Signs are kept: A+ is not A-."""
+"""Two names match if one of these functions makes them equal; the strictest is first. Signs count: A+ is not A-."""
 
 
 def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """Where each name begins with one name of the other side, and with no other: POS and positive."""
+    """The match of each name with the only one of the other side that begins with it or that it begins with.
+
+    Example: POS and positive.
+    """
     mine, others = list(map(_letters, ours)), list(map(_letters, theirs))
     positions = []
     for name in mine:

@@ -22,24 +22,24 @@ _FORM = "a list of [start, end] or [start, end, text] with start < end"
 def spans(
     table: Table, column: str, task: Task, rows: Sequence[int], units: Units
 ) -> tuple[list[list[Span]], list[Problem]]:
-    """The spans of the kept ``rows`` in characters, and all that is wrong with them.
+    """The spans of the kept ``rows`` in characters, and all their problems.
 
-    A cell holds a list of ``[start, end]``, the end exclusive, or JSON text of one (CSV); empty marks nothing. A third
-    number is the text's. With ``units="words"`` they count blank-separated words.
+    A cell holds a list of ``[start, end]``, the end exclusive, or such a list as JSON text (CSV). An empty cell marks
+    nothing. A third number is that of the text. With ``units="words"`` start and end count blank-separated words.
     """
     if problems := missing_columns(table, [column]):
         return [], problems
-    found: list[list[Span]] = []
+    row_spans: list[list[Span]] = []
     for row in rows:
         texts = [str(table.columns[name][row]) for name in task.text_columns]
         try:
-            found.append(_spans_of(table.columns[column][row], texts, units))
+            row_spans.append(_spans_of(table.columns[column][row], texts, units))
         except (ValueError, TypeError, IndexError):
             what = (
                 f"{shown(table.columns[column][row])} marks no passage of the text; write {_FORM}, in {units}"
             )
             problems.append(table.problem(row, what, column))
-    return found, problems
+    return row_spans, problems
 
 
 def _spans_of(cell: Any, texts: Sequence[str], units: Units) -> list[Span]:

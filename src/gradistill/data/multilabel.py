@@ -35,16 +35,18 @@ _TRUTH = {"0.0": 0.0, "1.0": 1.0} | {
     word: float(place) for pair in TRUTH_VALUES for place, word in enumerate(pair)
 }
 MERGED = ","
-"""What stands between the names of several columns of flags in the name of the one that they become."""
+"""Joins the names of several columns of flags to the name of their merged column."""
 
 Cells = Sequence[Any]
-"""The cells of a label column: a tuple of parts where one is a list, None where it is missing, else as it stands."""
+"""The cells of a label column: a tuple for a list, None for a missing cell, or else the cell itself."""
 
 
 @dataclass(frozen=True)
 class ListForm:
-    """How a column writes lists of labels: as ``bare`` vectors ("1 0 1"), and with ``flags``, a 0 or 1 for each label,
-    in place of the labels' names or numbers."""
+    """How a column writes lists of labels.
+
+    ``bare``: as vectors without brackets ("1 0 1"). ``flags``: as a 0 or 1 for each label, not by names or numbers.
+    """
 
     bare: bool = False
     flags: bool = False
@@ -52,25 +54,25 @@ class ListForm:
 
 @dataclass(frozen=True)
 class Parts:
-    """Label cells taken apart, and how they were written."""
+    """The cells of a label column, split into labels, and the form in which they were written."""
 
     cells: Cells
     form: ListForm
 
 
 def with_flag_columns(table: Table, names: Sequence[str]) -> Table:
-    """The table with one column of vectors in place of several columns of flags, whose names the labels have.
+    """The table with one column of vectors in place of several columns of flags. The labels have the columns' names.
 
-    A row whose flags are all missing has no label. Without any of the columns the table stays as it is; where some are
-    missing, each is a problem.
+    A row whose flags are all missing has no label. If all of the columns are missing, the table stays as it is; if some
+    are, each is a problem.
     """
-    there = [name for name in names if name in table.columns]
-    if not there:
+    present = [name for name in names if name in table.columns]
+    if not present:
         return table
     lacking = [
-        Problem(table.file, "the column of flags is missing", column=n) for n in names if n not in there
+        Problem(table.file, "the column of flags is missing", column=n) for n in names if n not in present
     ]
-    rows = zip(*(table.columns[name] for name in there), strict=True)
+    rows = zip(*(table.columns[name] for name in present), strict=True)
     cells = [None if all(map(is_hidden, row)) else tuple(row) for row in rows]
     merged = MERGED.join(names)
     columns = {name: values for name, values in table.columns.items() if name not in names}
@@ -85,11 +87,11 @@ def with_flag_columns(table: Table, names: Sequence[str]) -> Table:
 def several_labels(
     table: Table, column: str, separator: str | None = None, form: ListForm | None = None
 ) -> Parts | None:
-    """The cells of a label column taken apart; None for one label a row.
+    """The cells of a label column, split into labels; None if there is one label a row.
 
-    Lists are taken apart wherever they stand, vectors and lists written as text too; other text only at a
-    ``separator``, and a blank text then has no label. A cell that is no list stays as it is. Without a ``form`` it is
-    that of most cells, which a few cells do not show: "1 0 1" may be a name, and ``[0, 1]`` two flags or two numbers.
+    Lists are always split, also vectors and lists written as text. Other text is split only at a ``separator``; a blank
+    text then has no label. Other cells stay as they are. Without a ``form``, the form of most cells is used. A few
+    cells do not show it: "1 0 1" may be a name, and ``[0, 1]`` two flags or two numbers.
 
     Raises DataError for labels that are mappings or of a type that is not read.
     """
@@ -105,14 +107,14 @@ def several_labels(
 
 
 def _are_vectors(values: Cells) -> bool:
-    """Whether most cells are vectors without brackets; the others are faults of their rows then."""
-    there = [value for value in values if not is_missing(value)]
-    vectors = sum(map(_is_vector, there))
-    return vectors > 1 and 2 * vectors > len(there)
+    """Whether most cells are vectors without brackets. The other cells are then faults of their rows."""
+    present = [value for value in values if not is_missing(value)]
+    vectors = sum(map(_is_vector, present))
+    return vectors > 1 and 2 * vectors > len(present)
 
 
 def _columns_of_flags(table: Table, column: str) -> tuple[str, ...]:
-    """The columns that ``with_flag_columns`` made this one of; none where it is a column of its own."""
+    """The columns that ``with_flag_columns`` merged into this one; empty for any other column."""
     names = table.class_names.get(column, ())
     return names if MERGED.join(names) == column else ()
 
@@ -131,8 +133,10 @@ def _refuse_unread(table: Table, column: str) -> None:
 
 
 def refuse_idle_separator(table: Table, column: str, separator: str) -> None:
-    """Raise DataError where no text has it: for the rows from which the labels are to be known. Others, such as a few
-    for validation, may have one label each."""
+    """Raise DataError if no label has the ``separator``, in the rows that determine the names of the labels.
+
+    In other rows, such as a few for validation, each may have one label.
+    """
     texts = [value for value in table.as_written(column) if isinstance(value, str)]
     if texts and not any(separator in text for text in texts):
         raise DataError(
@@ -144,7 +148,7 @@ def refuse_idle_separator(table: Table, column: str, separator: str) -> None:
 
 def _separated(table: Table, column: str, separator: str) -> Cells:
     values = table.as_written(column)  # with commas, "0,2" is two labels and no number
-    # Of a table with types a missing cell is None; a blank text is how no label at all is written.
+    # In a typed table a missing cell is None, and a blank text is a row without any label.
     return [
         tuple(part.strip() for part in value.split(separator) if part.strip())
         if isinstance(value, str)
@@ -154,24 +158,24 @@ def _separated(table: Table, column: str, separator: str) -> Cells:
 
 
 def _is_vector(value: Any) -> bool:
-    """Zeros and ones without brackets."""
+    """Whether a cell is zeros and ones without brackets."""
     return isinstance(value, str) and _FLAGS.fullmatch(value.strip()) is not None
 
 
 def _parts(value: Any, *, bare: bool) -> Any:
-    """A list as a tuple; anything else as it is, None where it is missing."""
+    """A list as a tuple, a missing value as None, anything else unchanged."""
     if is_missing(value):
         return None
     if bare:
         return tuple(int(digit) for digit in re.findall(r"[01]", value))
-    found = literal(value)
-    if isinstance(found, list | tuple):
-        return tuple(found)
-    return tuple(sorted(found, key=str)) if isinstance(found, set | frozenset) else value
+    parsed = literal(value)
+    if isinstance(parsed, list | tuple):
+        return tuple(parsed)
+    return tuple(sorted(parsed, key=str)) if isinstance(parsed, set | frozenset) else value
 
 
 def literal(value: Any) -> Any:
-    """The list or mapping that a text is; anything else as it is. "(spam)" and "{spam}" are words in brackets.
+    """The list or mapping that a text is written as; anything else unchanged, as "(spam)" and "{spam}".
 
     Example: ``literal("['a', 'b']")``
     """
@@ -181,14 +185,14 @@ def literal(value: Any) -> Any:
     if not (text[:1] in _OPENING and text[-1:] == _OPENING[text[0]]):
         return value
     try:
-        found = ast.literal_eval(text)
+        parsed = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return [number(part) for part in text[1:-1].split()] if _ARRAY.fullmatch(text) else value
-    return found if isinstance(found, list | tuple | set | dict) else value
+    return parsed if isinstance(parsed, list | tuple | set | dict) else value
 
 
 def _are_flags(cells: Cells) -> bool:
-    """Whether most cells are vectors of as many zeros and ones. Lists of names or ids never have one part twice."""
+    """Whether most cells are vectors of zeros and ones, all of one length. Lists of names or ids have no part twice."""
     lists = [cell for cell in cells if isinstance(cell, tuple)]
     width, count = Counter(map(len, lists)).most_common(1)[0]
     vectors = [cell for cell in lists if len(cell) == width and all(_flag(part) is not None for part in cell)]
@@ -203,7 +207,7 @@ def _flag(part: Any) -> float | None:
 
 
 def holds_flags(values: Sequence[Any]) -> bool:
-    """Whether a column holds zeros and ones, or what is read as them, both of them and nothing else.
+    """Whether a column holds zeros and ones (or words for them), both of them, and nothing else.
 
     Example: ``holds_flags(["0", "1", 1])``
     """
@@ -211,7 +215,7 @@ def holds_flags(values: Sequence[Any]) -> bool:
 
 
 def flat_labels(table: Table, column: str, parts: Parts) -> Table:
-    """A table whose ``column`` holds every label of every row, one a cell, so that their names can be found."""
+    """A table whose ``column`` has one cell for each label of each row, to collect the names of the labels."""
     pairs = [
         (line, part)
         for line, cell in zip(table.lines, parts.cells, strict=True)
@@ -224,14 +228,14 @@ def flat_labels(table: Table, column: str, parts: Parts) -> Table:
             raise DataError(
                 f"{table.file}, row {line}, column {column!r}: {shown(part)} in a list of labels.",
                 expected="names of labels, their numbers, or a 0 or 1 for each",
-                remedy="make labels of probabilities by a threshold of yours",
+                remedy="turn probabilities into labels, by a threshold",
             )
     cells = [part for _, part in pairs]
     return replace(table, columns={column: cells}, lines=[line for line, _ in pairs], typed=table.typed)
 
 
 def flag_names(table: Table, column: str, parts: Parts) -> tuple[str, ...]:
-    """The names of a vector's labels: as declared, or else their numbers from 0."""
+    """The names of a vector's labels: the declared ones, or else their numbers from 0."""
     if declared := table.class_names.get(column):
         return declared
     width = Counter(len(cell) for cell in parts.cells if isinstance(cell, tuple)).most_common(1)[0][0]
@@ -241,11 +245,10 @@ def flag_names(table: Table, column: str, parts: Parts) -> tuple[str, ...]:
 def label_flags(
     table: Table, column: str, task: Task, separator: str | None = None, form: ListForm | None = None
 ) -> tuple[list[list[float] | None], list[Problem]]:
-    """A 0 or 1 for each label of the task, of each row; None, and a problem, where there is none. ``form``: as
-    ``several_labels`` takes it.
+    """For each row a 0 or 1 for each label of the task, or None for a row with a problem; and the problems.
 
-    A label is written as ``class_ids`` reads it: by its name in any letter case, or its number. An empty list is no
-    label, which is as good an answer as any other; a missing cell is a problem.
+    ``form`` is that of ``several_labels``. A label is written as ``class_ids`` reads it: by its name in any letter
+    case, or its number. An empty list is valid: the row has no label. A missing cell is a problem.
     """
     names = task.labels or ()
     parts = several_labels(table, column, separator, form) or Parts(
@@ -257,9 +260,9 @@ def label_flags(
     of_columns = _columns_of_flags(table, column)
     order = [ids.get(label_key(name)) for name in of_columns] or list(range(len(names)))
     if sorted(k for k in order if k is not None) != list(range(len(names))) or None in order:
-        what = f"the columns are not those of the labels: {known_list(names)}"
+        what = f"the columns do not match the labels: {known_list(names)}"
         return [None] * len(parts.cells), [Problem(table.file, what, column=column)]
-    found: list[list[float] | None] = []
+    row_flags: list[list[float] | None] = []
     problems = []
     for row, cell in enumerate(parts.cells):
         place = column
@@ -272,14 +275,14 @@ def label_flags(
             what = _names_fault(cell, ids, names)
         if what:
             problems.append(table.problem(row, what, place))
-            found.append(None)
+            row_flags.append(None)
         elif parts.form.flags:
             flags = dict(zip(order, map(_flag, cell), strict=True))
-            found.append([flags[k] or 0.0 for k in range(len(names))])
+            row_flags.append([flags[k] or 0.0 for k in range(len(names))])
         else:
-            there = {ids[label_key(part)] for part in cell}
-            found.append([float(k in there) for k in range(len(names))])
-    return found, problems
+            present = {ids[label_key(part)] for part in cell}
+            row_flags.append([float(k in present) for k in range(len(names))])
+    return row_flags, problems
 
 
 def _flags_fault(cell: tuple[Any, ...], names: Sequence[str]) -> tuple[str, int | None]:
@@ -301,11 +304,11 @@ def _names_fault(cell: tuple[Any, ...], ids: Mapping[str, int], names: Sequence[
             return f"{UNKNOWN_LABEL} {shown(part)}; known: {known_list(names)}"
     twice = next((part for place, part in enumerate(cell) if ids[str(keys[place])] in
                   {ids[str(key)] for key in keys[:place]}), None)  # fmt: skip
-    return "" if twice is None else f"the label {shown(twice)} stands twice"
+    return "" if twice is None else f"the label {shown(twice)} occurs twice"
 
 
 def joined_labels(table: Table, column: str) -> tuple[str, str] | None:
-    """A label that looks like several others with a separator between, and that separator; None where there is none."""
+    """A label that looks like several other labels joined by a separator, and that separator; None without one."""
     labels = {value.strip() for value in table.columns.get(column, ()) if isinstance(value, str)}
     for label in sorted(labels):
         for separator in _SEPARATORS:

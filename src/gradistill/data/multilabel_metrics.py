@@ -12,7 +12,7 @@ from scipy.special import expit
 from gradistill.errors import DataError
 
 HALF = 0.5
-"""The threshold of a label for which none is chosen."""
+"""The default threshold of a label."""
 
 
 def _f1(average: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
@@ -25,13 +25,13 @@ def _f1(average: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
 
 
 def _average_precision(flags: np.ndarray, _: np.ndarray, logits: np.ndarray) -> float:
-    """The mean over the labels that some row has; 0 where none has any."""
+    """The mean average precision over the labels that some row has; 0 if no row has a label."""
     from sklearn.metrics import average_precision_score
 
-    there = flags.any(axis=0)
-    if not there.any():
+    present = flags.any(axis=0)
+    if not present.any():
         return 0.0
-    return float(average_precision_score(flags[:, there], logits[:, there], average="macro"))
+    return float(average_precision_score(flags[:, present], logits[:, present], average="macro"))
 
 
 def _exact_match(flags: np.ndarray, predicted: np.ndarray, _: np.ndarray) -> float:
@@ -48,13 +48,13 @@ MULTI_LABEL_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray],
         "exact_match": _exact_match,
     }
 )
-"""Each of gold flags, predicted flags and logits, all ``(row, label)``; between 0 and 1, the larger the better."""
+"""Functions of gold flags, predicted flags and logits, each ``(row, label)``. Between 0 and 1; larger is better."""
 
 
 def assigned(
     logits: Float[np.ndarray, "*row label"], thresholds: Float[np.ndarray, " label"] | None = None
 ) -> Bool[np.ndarray, "*row label"]:
-    """The labels that are predicted: where σ(z) is above the label's threshold, ½ for every label by default.
+    """The predicted labels: those with σ(z) above the label's threshold, by default ½ for every label.
 
     Example: ``assigned(np.array([[0.3, -2.0]]))[0].tolist()``
     """
@@ -71,13 +71,13 @@ def above(
 def choose_thresholds(
     logits: Float[np.ndarray, "row label"], flags: Float[np.ndarray, "_ _"]
 ) -> Float[np.ndarray, " label"]:
-    """For each label the threshold of σ(z) that has the highest F1 on these rows.
+    """For each label the threshold of σ(z) with the highest F1 on these rows.
 
-    It lies half way between two probabilities of rows, and of equal F1 the one nearest to ½ is taken. A label that no
-    row has keeps ½. Chosen on few rows a threshold is a rough one, and F1 on the same rows flatters the model.
+    It lies half way between the probabilities of two rows. If several have the same F1, the one nearest to ½ is taken.
+    A label that no row has keeps ½. Thresholds chosen on few rows are rough, and F1 on the same rows is too high.
 
     Parameters:
-        ``logits``: of the model.
+        ``logits``: the model's logits.
         ``flags``: which labels the rows have, 0 or 1; rows of NaN have no known labels and are left out.
 
     Raises DataError where the shapes differ.

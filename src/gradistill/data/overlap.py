@@ -1,4 +1,4 @@
-"""Rows that stand in two splits: what a model is measured on, it should not have been trained on."""
+"""Rows that occur in two splits: a model should not be measured on rows that it was trained on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _AT_ONCE = 1000
 
 
 def overlap(rows: Iterable[Texts], training: Iterable[Texts]) -> dict[str, Any]:
-    """How many of ``rows`` are rows of ``training`` too; both are the texts of rows, the two of a pair together.
+    """Count the ``rows`` that are in ``training`` too. Both are the texts of rows, with a pair as one tuple.
 
-    ``exact`` counts the rows whose texts are the same, ``normalised`` those that are the same but for letter case,
-    punctuation and blanks, the exact ones included. ``example`` has the places of one in the two splits. Of the
-    training rows, which are many, none is kept.
+    ``exact`` counts the rows with the same texts. ``normalised`` counts those that are the same whatever the letter
+    case, punctuation and blanks, the exact ones included. ``example`` has the numbers of one such row in both splits.
+    The training rows are many, so none is kept in memory.
     """
     rows = list(rows)
     plain: dict[Texts, int | None] = dict.fromkeys(rows)
@@ -32,14 +32,14 @@ def overlap(rows: Iterable[Texts], training: Iterable[Texts]) -> dict[str, Any]:
             if wanted in known and known[wanted] is None:
                 known[wanted] = place
     exact = [plain[texts] for texts in rows]
-    alike = [
+    matches = [
         loose[_loosely(texts)] if place is None else place for texts, place in zip(rows, exact, strict=True)
     ]
-    examples = ({"row": row, "training_row": place} for row, place in enumerate(alike) if place is not None)
+    examples = ({"row": row, "training_row": place} for row, place in enumerate(matches) if place is not None)
     return {
         "rows": len(rows),
         "exact": len(rows) - exact.count(None),
-        "normalised": len(rows) - alike.count(None),
+        "normalised": len(rows) - matches.count(None),
         "example": next(examples, None),
     }
 
@@ -47,13 +47,13 @@ def overlap(rows: Iterable[Texts], training: Iterable[Texts]) -> dict[str, Any]:
 def overlap_line(
     found: Mapping[str, Any] | None, split: str, rows: Dataset, columns: Sequence[str]
 ) -> str | None:
-    """What people read of an overlap; None where there is none."""
+    """The message about an overlap; None if there is none."""
     if not found or not found["normalised"]:
         return None
     shown = shown_texts(rows[found["example"]["row"]], columns)
     return (
         f"overlap: {found['normalised']} of {found['rows']} {printable(split)} rows are training rows too "
-        f"({found['exact']} of them letter for letter), such as '{shown}'. Figures on them flatter a model."
+        f"({found['exact']} of them letter for letter), such as '{shown}'. Figures on them are too good."
     )
 
 
@@ -64,19 +64,19 @@ def shown_texts(row: Mapping[str, Any], columns: Sequence[str]) -> str:
 
 
 def texts_of(rows: Dataset, columns: Sequence[str]) -> Iterator[Texts]:
-    """The texts of each row; words of a list with blanks between."""
+    """The texts of each row. Lists of words are joined by blanks."""
     for start in range(0, len(rows), _AT_ONCE):
         piece = rows[start : start + _AT_ONCE]
         yield from zip(*(map(as_text, piece[name]) for name in columns), strict=True)
 
 
 def as_text(cell: object) -> str:
-    """A cell as one text: the words of a list with blanks between."""
+    """A cell as one text. A list of words is joined by blanks."""
     return " ".join(map(str, cell)) if isinstance(cell, list | tuple) else str(cell)
 
 
 def normalised(text: str) -> str:
-    """The letters and digits of a text in one case, with one blank between words; a text without any as it is."""
+    """The letters and digits of a text in one case, with one blank between words. A text without any is unchanged."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     if folded.isascii():
         return _NO_LETTERS.sub(" ", folded).strip() or text

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 LEAST = 1e-12
-"""Smaller probabilities count as this one, so that every logit is finite: log-odds stay within ±27.6."""
+"""Smaller probabilities are raised to this one, so that every logit is finite: log-odds stay within ±27.6."""
 
 APART = 1e-3
 """How far the sum of a row's probabilities may be from 1."""
@@ -15,7 +15,7 @@ APART = 1e-3
 def logits_of(
     probabilities: Float[np.ndarray, "row label"], *, multi_label: bool = False
 ) -> Float[np.ndarray, "row label"]:
-    """The logarithms of probabilities, at least ``LEAST`` each; of several labels a row the log-odds of each one.
+    """The logarithms of probabilities, with ``multi_label`` their log-odds. Each probability is at least ``LEAST``.
 
     Example: ``logits_of(np.array([[0.25, 0.75]]))``
     """
@@ -27,7 +27,7 @@ def logits_of(
 def probability_faults(
     values: Float[np.ndarray, "row label"], *, multi_label: bool = False
 ) -> dict[str, Bool[np.ndarray, " row"]]:
-    """Which rows hold no probabilities, by what is wrong with them."""
+    """The rows whose values are no probabilities, as a mask for each kind of fault."""
     outside = np.asarray(((values < 0) | (values > 1 + APART)).any(axis=1))
     other_sum = np.asarray(np.abs(values.sum(axis=1) - 1) > APART)
     return {"are outside 0 to 1": outside} | ({} if multi_label else {"do not sum to 1": other_sum})

@@ -12,7 +12,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from gradistill.errors import RecipeError
 
 MOST_TEXTS = 2
-"""Texts of a row, at most."""
+"""The most texts of a row."""
 _KEPT_AS = "gradistill_prompt_template"
 
 
@@ -20,7 +20,7 @@ _KEPT_AS = "gradistill_prompt_template"
 class PromptedTeacher:
     """A classifier that reads each row in a prompt: ``template`` names the text columns in braces.
 
-    ``model`` is a folder, a hub id, or a pair ``(model, tokenizer)``. Doubled braces stand for themselves. Raises
+    ``model`` is a folder, a hub id, or a pair ``(model, tokenizer)``. Doubled braces are literal braces. Raises
     RecipeError for a template that names no column.
 
     Example: ``PromptedTeacher("runs/qwen", "Review: {text}\\nIs it good?")``
@@ -35,7 +35,7 @@ class PromptedTeacher:
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The pieces of a prompt: ``literals`` around the texts, whose numbers are ``places``; one literal more than those.
+    """A prompt in pieces: ``literals`` before, between and after the texts, and in ``places`` the number of each text.
 
     Example: ``PromptTemplate.of("Review: {text}\\nIs it good?", ["text"])``
     """
@@ -45,7 +45,7 @@ class PromptTemplate:
 
     @classmethod
     def of(cls, template: str, columns: Sequence[str]) -> PromptTemplate:
-        """Raises RecipeError for a template that does not hold each of the text columns once."""
+        """Parse a template. Raises RecipeError unless it names each of the text columns once."""
         expected = " and ".join(f"{{{name}}}" for name in columns) + ", once each"
         named = named_fields(template, expected)
         if sorted(named) != sorted(columns):
@@ -60,7 +60,7 @@ class PromptTemplate:
         return cls((*literals, last), tuple(columns.index(name) for name in named))
 
     def filled(self, texts: Sequence[str]) -> tuple[str, list[tuple[int, int, int]]]:
-        """The prompt of one row, and start, end and number of each text in it."""
+        """The prompt of one row, and the start, end and number of each text in it."""
         prompt, spans = self.literals[0], []
         for place, literal in zip(self.places, self.literals[1:], strict=True):
             start = len(prompt)
@@ -70,12 +70,12 @@ class PromptTemplate:
         return prompt, spans
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """How many tokens there are beside those of the texts, special ones included."""
+        """The number of tokens of the template without texts, special ones included."""
         return len(_encoded(tokenizer, [self.filled([""] * len(self.places))[0]])["input_ids"][0])
 
 
 def named_fields(template: str, expected: str = "each text column in braces, once: {text}") -> list[str]:
-    """The columns that a template names, in its order. Raises RecipeError for a template that can fit no rows."""
+    """The columns that a template names, in its order. Raises RecipeError for a template that no rows fit."""
     try:
         parts = [(name, spec or conversion) for _, name, spec, conversion in Formatter().parse(template)]
     except ValueError as error:
@@ -95,22 +95,22 @@ def named_fields(template: str, expected: str = "each text column in braces, onc
 
 
 class PromptEncoding(BatchEncoding):
-    """Token ids of prompts: places are those in a row's own texts, and tokens of the prompt count as special."""
+    """Token ids of prompts. Offsets refer to the row's own texts, and tokens of the template count as special."""
 
     def __init__(self, data: dict[str, Any], segments: list[list[int | None]]) -> None:
         super().__init__(data)
         self.segments = segments
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """The number of each token's text; None for those of the prompt, and for special ones."""
+        """The number of each token's text; None for tokens of the template and special tokens."""
         return self.segments[batch_index]
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, template: PromptTemplate) -> None:
-    """Have ``encode`` and its like put texts into the template before this tokenizer reads them."""
+    """Attach a template to a tokenizer. ``encode`` puts texts into it before the tokenizer reads them."""
     if not tokenizer.is_fast:
         raise RecipeError(
-            f"a template needs the places of tokens, which {type(tokenizer).__name__} does not give",
+            f"a template needs the offsets of tokens, which {type(tokenizer).__name__} does not return",
             expected="a fast tokenizer",
             remedy="save the model with its tokenizer.json",
         )
@@ -128,19 +128,23 @@ def tokenized_prompts(
     columns: Sequence[Sequence[str]],
     max_length: int | None,
 ) -> PromptEncoding:
-    """Token ids of each row's prompt, unpadded. A prompt that is too long loses the ends of its texts, the longer one
-    first, and nothing of the template."""
+    """Token ids of each row's prompt, unpadded.
+
+    A prompt that is too long loses tokens at the end of its texts, of the longer text first, and none of the template.
+    """
     rows = list(zip(*columns, strict=True))
     filled = [template.filled(row) for row in rows]
-    data = {name: list(of) for name, of in _encoded(tokenizer, [prompt for prompt, _ in filled]).items()}
+    data = {
+        name: list(values) for name, values in _encoded(tokenizer, [prompt for prompt, _ in filled]).items()
+    }
     segments = [_placed(data, row, spans) for row, (_, spans) in enumerate(filled)]
     for row, texts in enumerate(rows):
         cut = list(texts)
         while max_length is not None and (over := len(data["input_ids"][row]) - max_length) > 0:
             _shorten(cut, data["offset_mapping"][row], segments[row], over)
             prompt, spans = template.filled(cut)
-            for name, of in _encoded(tokenizer, [prompt]).items():
-                data[name][row] = of[0]
+            for name, values in _encoded(tokenizer, [prompt]).items():
+                data[name][row] = values[0]
             segments[row] = _placed(data, row, spans)
     return PromptEncoding(data, segments)
 
@@ -153,7 +157,10 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> Any:
 
 
 def _placed(data: dict[str, Any], row: int, spans: list[tuple[int, int, int]]) -> list[int | None]:
-    """The text of each token; places become those in it. A token that touches a text and the prompt is the text's."""
+    """The number of each token's text. Offsets are changed to those within this text.
+
+    A token that touches both a text and the template belongs to the text.
+    """
     segments, places, special = [], [], []
     for (start, end), was_special in zip(
         data["offset_mapping"][row], data["special_tokens_mask"][row], strict=True
@@ -170,7 +177,7 @@ def _placed(data: dict[str, Any], row: int, spans: list[tuple[int, int, int]]) -
 def _shorten(
     texts: list[str], places: Sequence[tuple[int, int]], segments: Sequence[int | None], over: int
 ) -> None:
-    """Take ``over`` tokens, or fewer, from the end of the longer text."""
+    """Remove ``over`` tokens, or fewer, from the end of the longer text."""
     counts = [sum(segment == number for segment in segments) for number in range(len(texts))]
     longest = counts.index(max(counts))
     rest = max((count for number, count in enumerate(counts) if number != longest), default=0)

@@ -1,7 +1,7 @@
-"""What a table probably is: its label, its texts, its validation rows; with the reason wherever that is not certain.
+"""A proposal for the label, the texts and the validation rows of a table, with a reason where it is not certain.
 
-``task_inference`` refuses what it doubts, before hours of training. Here a doubt becomes a proposal that a person reads
-and corrects before anything is trained.
+``task_inference`` raises an error where it is not certain, before hours of training. Here it becomes a proposal that a
+person reads and corrects before training.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ LABEL_WORDS = (
     "sentimento", "classificação", "etichetta", "カテゴリ", "カテゴリー", "ラベル", "評価", "评价", "类别",
     "标签", "情感",
 )  # fmt: skip
-"""Names that a label often has, though other columns have them too."""
+"""Names that labels often have, and other columns too."""
 JUDGEMENTS = {
     "positive", "negative", "neutral", "pos", "neg", "positiv", "negativ", "positif", "négatif", "positivo", "negativo",
     "good", "bad", "pass", "fail", "passed", "failed", "accepted", "rejected", "approved", "denied", "spam", "ham",
 }  # fmt: skip
 """Values of a column that judges a row."""
 UNDECIDED = {"unknown", "unverified", "unsure", "maybe", "mixed", "n/a"}
-"""What may stand among them."""
+"""Other values that may occur among judgements."""
 ORIGINS = {
     "language", "lang", "locale", "channel", "source", "platform", "device", "browser", "version", "country", "region",
     "city", "gender", "sex", "speaker", "author", "user", "agent", "customer", "reviewer", "reporter", "coder",
@@ -62,28 +62,28 @@ ORIGINS = {
     "bearbeiter", "autor", "geschlecht", "canal", "langue", "pays", "ville", "auteur", "client", "idioma", "país",
     "ciudad", "cliente", "lingua", "paese", "città", "cidade",
 }  # fmt: skip
-"""Words in the name of a column of where a row is from."""
+"""Words in the names of columns about where a row comes from."""
 SCALES = ("score", "similarity", "rating", "stars", "grade")
-"""Names of labels whose numbers have an order that counts."""
+"""Names of labels whose numbers have a meaningful order."""
 PAIRS = (
     ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("text_a", "text_b"),
     ("premise", "hypothesis"), ("question", "sentence"), ("question", "passage"), ("question", "context"),
     ("query", "document"), ("query", "passage"),
 )  # fmt: skip
-"""Names of texts that belong together."""
+"""Names of text columns that form a pair."""
 FLAG_COLUMNS = 3
-"""So many columns of 0 and 1, and no other label, are probably one label each."""
+"""So many columns of 0 and 1, without another label, are probably one label each."""
 REPEATS = 3
-"""How often a class occurs on average."""
+"""How often a class must occur on average."""
 MANY_CLASSES, WORDS = 500, 6
-"""So many classes are possible, where their names have no more words than these and come again and again."""
+"""The most classes of a label, and the most words of their names on average, if each occurs often."""
 MOSTLY_NUMBERS = 0.8
-"""With this share of numbers with decimals a label is a score, and the rest are faults."""
+"""A label with this share of numbers, some with decimals, is a score; the other values are faults."""
 FEW_ROWS, SHARE, SHARE_OF_FEW = 500, 0.1, 0.2
-"""Of fewer rows a larger share is taken for validation."""
+"""``SHARE`` of the rows is taken for validation, but ``SHARE_OF_FEW`` if there are fewer than ``FEW_ROWS``."""
 
 DOUBT = "not certain: "
-"""In front of a reason that is a doubt."""
+"""Prefix of a reason that is a doubt."""
 _CODES = "ids or codes"
 _NO_LABEL = ("dates", "links", _CODES, "the same in every row")
 _ENDS = re.compile(r"(\(s\))?[\s?!:.*]*$")
@@ -94,8 +94,8 @@ _NAME_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
 class Proposal:
     """How to read a source, and why that is not certain.
 
-    ``choice`` has every field that a run needs. ``reasons`` are sentences by the field of ``choice`` that they doubt or
-    explain. ``splits`` are the rows as a run will read them.
+    ``choice`` has every field that a run needs. ``reasons`` maps a field of ``choice`` to a sentence that explains or
+    doubts it. ``splits`` are the rows as a run will read them.
     """
 
     choice: DataChoice
@@ -109,14 +109,14 @@ class Proposal:
 
     @property
     def tags_words(self) -> bool:
-        """Whether each word has a tag, so that a student tags words too."""
+        """Whether each word has a tag, so that a student predicts tags too."""
         return self.splits.task.kind == "tokens"
 
 
 def propose(given: DataChoice) -> Proposal:
-    """What ``given`` leaves open, filled in; what it names is kept.
+    """Fill in the fields that ``given`` leaves open. Fields that it sets are kept.
 
-    Raises DataError for a source that cannot be read, that holds rows which a run would refuse, or in which nothing can
+    Raises DataError for a source that cannot be read, that has rows which a run would refuse, or in which no column can
     be the label or the text.
 
     Example: ``propose(DataChoice("tickets.csv")).choice.label_column``
@@ -167,7 +167,7 @@ def propose(given: DataChoice) -> Proposal:
         )
     if choice.positive is None and splits.task.positive_label is not None:
         choice = replace(choice, positive=splits.task.positive_label)
-        reasons["positive"] = "F1 is of this class: 1, yes, true or positive, or else the rarer one"
+        reasons["positive"] = "F1 is computed for this class: 1, yes, true or positive, or else the rarer one"
     return Proposal(choice, reasons, splits)
 
 
@@ -186,8 +186,10 @@ def holds_tagged_words(choice: DataChoice) -> bool:
 
 
 def _read(choice: DataChoice, guess: str | None) -> Splits:
-    """The rows, without those that lack a text or a label; where others are refused, the error has the ``guess`` that a
-    label may rest on."""
+    """Read the rows that have a text and a label.
+
+    If other rows are refused, the error has the ``guess``: the reason for the choice of the label, if it was chosen.
+    """
     try:
         return read_splits(replace(choice, skip_incomplete=True), optional=("test",))
     except DataError as refused:
@@ -200,7 +202,7 @@ def _read(choice: DataChoice, guess: str | None) -> Splits:
 
 
 def _table_source(given: DataChoice) -> tuple[Any, dict[str, str]]:
-    """The source; where it is a folder whose only table is called like no split, that table."""
+    """The source and a reason for it. For a folder with one table that is not named as a split, it is that table."""
     if not is_path(given.source):
         return given.source, {}
     path = Path(path_text(given.source))
@@ -217,30 +219,30 @@ def _table_source(given: DataChoice) -> tuple[Any, dict[str, str]]:
 
 def _flat(table: Table) -> Table:
     """The table with a column for each field of its objects, and without the objects."""
-    found = with_fields(table, nested_names(table))
+    nested = with_fields(table, nested_names(table))
     columns = {
         name: cells
-        for name, cells in found.columns.items()
+        for name, cells in nested.columns.items()
         if not any(isinstance(cell, Mapping) for cell in cells)
     }
-    return replace(found, columns=columns)
+    return replace(nested, columns=columns)
 
 
 def _tagged_words(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str, str]] | None:
-    """Lists of words with a tag each; None for another kind of data."""
-    found = words_and_tags(table, choice) if choice.kind != "tokens" else None
+    """The choice for lists of words with a tag each, and its reasons; None for other data."""
+    columns = words_and_tags(table, choice) if choice.kind != "tokens" else None
     reasons = {}
-    if found is None and choice.kind in (None, "tokens"):
-        found = _likely_tags(table, choice)
-        reasons = {"label_column": f"{DOUBT}no column is called like one, but its lists hold BIO2 tags"}
-    if found is None:
+    if columns is None and choice.kind in (None, "tokens"):
+        columns = _likely_tags(table, choice)
+        reasons = {"label_column": f"{DOUBT}no column is named like one, but its lists hold BIO2 tags"}
+    if columns is None:
         return None
-    words, tags = found
+    words, tags = columns
     return replace(choice, text_columns=(words,), label_column=tags, kind="tokens"), reasons
 
 
 def _likely_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
-    """A column of lists of tags, and one of as many words; columns that are named must be these."""
+    """A column of lists of words, and one of equally long lists of tags. Columns that the user names must be these."""
     lists = {name: cells for name, cells in table.columns.items() if holds_lists(cells)}
     tagged = [name for name in lists if choice.label in (None, name) and all(map(are_tags, lists[name]))]
     possible = [name for name in choice.columns or lists if name in lists and name not in tagged]
@@ -288,13 +290,13 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     rest = [name for name in likely if name not in flags]
     signs = {name: _label_signs(table, name) for name in likely}
     if len(flags) >= FLAG_COLUMNS and not any(signs[name].is_a_labels for name in rest):
-        reason = f"{DOUBT}no column is called like a label, and each of these holds 0 or 1"
+        reason = f"{DOUBT}no column is named like a label, and each of these holds 0 or 1"
         also = f"; the label could also be {', '.join(map(shown, rest))}" if rest else ""
         return replace(choice, label_columns=tuple(flags)), {"label_columns": reason + also}
     if not likely:
         raise DataError(
             f"In {table.file} no column looks like a label. Its columns: {', '.join(map(shown, table.columns))}.",
-            expected=f"a column called {', '.join(LABEL_COLUMNS)}, or one of few values that come again and again",
+            expected=f"a column called {', '.join(LABEL_COLUMNS)}, or one with few values that occur often",
             remedy="name the label's column with --label-column (label_column= in Python)",
         )
     names = list(likely)
@@ -304,17 +306,17 @@ def _proposed_label(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[
     if signs[best].called_label:
         reason = f"{DOUBT}labels often have this name, and it has {likely[best]}{also}"
     else:
-        reason = f"{DOUBT}no column is called like a label, and this one has {likely[best]}{also}"
+        reason = f"{DOUBT}no column is named like a label, and this one has {likely[best]}{also}"
     return replace(choice, label_column=best), {"label_column": reason}
 
 
 def _last(name: str) -> str:
-    """A column's name as it is compared: the last part of a dotted one, without "(s)" and marks at its end."""
+    """The part of a column's name that is compared: after the last dot, without "(s)" and punctuation at its end."""
     return _ENDS.sub("", name.rpartition(".")[2].casefold())
 
 
 def _why_a_label(table: Table, name: str) -> str | None:
-    """What makes a column look like a label; None where it does not."""
+    """The reason why a column may be the label; None if it cannot be."""
     values = table.columns[name]
     present = [value for value in values if not is_missing(value)]
     if _last(name) in (*IGNORED_COLUMNS, *TEXT_COLUMNS) or len(present) < max(2, 0.9 * len(values)):
@@ -338,7 +340,7 @@ def _why_a_label(table: Table, name: str) -> str | None:
 
 
 class _Signs(NamedTuple):
-    """Signs that a column which looks like a label is the label, the strongest first."""
+    """Signs that a possible label column is the label, the strongest first."""
 
     called_label: bool
     no_amount: bool
@@ -351,14 +353,14 @@ class _Signs(NamedTuple):
 
     @property
     def is_a_labels(self) -> bool:
-        """Whether its name or its values are those of a label."""
+        """Whether the column's name or its values are typical of a label."""
         return self.called_label or self.partly_called or self.judges
 
 
 def _label_signs(table: Table, name: str) -> _Signs:
     values = table.columns[name]
     words = [word.casefold() for word in _NAME_WORDS.findall(name.rpartition(".")[2])]
-    found = {label_key(value) for value in values if not is_missing(value)}
+    keys = {label_key(value) for value in values if not is_missing(value)}
     partly_called = not {*words[:1], *words[-1:]}.isdisjoint((*LABEL_WORDS, *LABEL_COLUMNS))
     return _Signs(
         called_label=_last(name) in LABEL_WORDS,
@@ -366,32 +368,32 @@ def _label_signs(table: Table, name: str) -> _Signs:
         no_origin=ORIGINS.isdisjoint(words),
         complete=not any(map(is_missing, values)),
         partly_called=partly_called,
-        judges=found <= JUDGEMENTS | UNDECIDED and not found <= UNDECIDED,
+        judges=keys <= JUDGEMENTS | UNDECIDED and not keys <= UNDECIDED,
         no_codes=wordless(values) != _CODES,
         no_numbers=holds_flags(values) or not _numbers(values),
     )
 
 
 def _numbers(values: Sequence[Any]) -> list[float]:
-    """The numbers of a column that holds nothing else; empty for any other."""
-    found = [number(value) for value in values if not is_missing(value)]
-    numbers = [n for n in found if n is not None and math.isfinite(n)]
-    return numbers if len(numbers) == len(found) else []
+    """The numbers of a column that holds only numbers; empty for other columns."""
+    parsed = [number(value) for value in values if not is_missing(value)]
+    numbers = [n for n in parsed if n is not None and math.isfinite(n)]
+    return numbers if len(numbers) == len(parsed) else []
 
 
 def _no_numbers(values: Sequence[Any]) -> list[Any]:
-    """The few values of a column of scores with decimals that are no finite numbers; none of any other column."""
+    """The few values that are no finite numbers, in a column of scores with decimals; empty for other columns."""
     present = [value for value in values if not is_missing(value)]
     numbers = [n for value in present if (n := number(value)) is not None and math.isfinite(n)]
     different = {label_key(value) for value in present}
-    come_again = REPEATS * len(different) <= len(present)  # as versions do
-    if len(numbers) < MOSTLY_NUMBERS * len(present) or all(n.is_integer() for n in numbers) or come_again:
+    repeated = REPEATS * len(different) <= len(present)  # as versions do
+    if len(numbers) < MOSTLY_NUMBERS * len(present) or all(n.is_integer() for n in numbers) or repeated:
         return []
     return [v for v in dict.fromkeys(present) if (n := number(v)) is None or not math.isfinite(n)]
 
 
 def _kind(table: Table, label: str) -> tuple[Any, str]:
-    """What one label a row is, and why that is not certain."""
+    """The kind of a label column with one label a row, and why it is not certain."""
     values = _numbers(table.columns[label])
     if not values and label not in table.class_names and (others := _no_numbers(table.columns[label])):
         return "scores", f"{DOUBT}nearly all are numbers, but not {', '.join(map(shown, others[:3]))}"
@@ -423,22 +425,22 @@ def _with_texts(choice: DataChoice, table: Table) -> tuple[DataChoice, dict[str,
     left_out: dict[str, str] = {}
     try:
         columns = find_text_columns(table, label)
-        found = columns.texts
-        reason = "two texts, read as a pair" if len(found) == 2 else ""
+        texts = columns.texts
+        reason = "two texts, read as a pair" if len(texts) == 2 else ""
         if columns.left_out:
             named = ", ".join(f"{shown(name)} ({why})" for name, why in columns.left_out.items())
             left_out["left_out"] = f"not text: {named}"
     except DataError as doubt:
-        found = _likely_texts(table, label)
-        if not found:
+        texts = _likely_texts(table, label)
+        if not texts:
             raise
         what = doubt.summary.partition("\n")[0].removeprefix(f"{table.file}: ").removeprefix(f"{table.file} ")
         reason = f"{DOUBT}{what.removesuffix(' No texts are:')}"
-    return replace(choice, text_columns=found), left_out | ({"text_columns": reason} if reason else {})
+    return replace(choice, text_columns=texts), left_out | ({"text_columns": reason} if reason else {})
 
 
 def _likely_texts(table: Table, label: str) -> tuple[str, ...]:
-    """A pair whose names belong together, or the column of the longest texts."""
+    """Two columns whose names form a pair, or the column of the longest texts."""
     names = {
         name: _words(table.columns[name])
         for name in table.columns

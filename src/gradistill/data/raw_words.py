@@ -1,5 +1,7 @@
-"""Words of the raw text, the same whatever tokenizer reads it: runs of characters that are no white space, and single
-characters of scripts that write no spaces between words."""
+"""Words of the raw text, the same for every tokenizer.
+
+A word is a run of characters without white space, or one character of a script without spaces between words.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from gradistill.data.unspaced_scripts import CHARACTER, CHARACTERS, MARKS, STACK
 Texts = tuple[str, ...]
 """The text of one row, or its pair of texts."""
 Kept = Bool[np.ndarray, "_ _"]
-"""``(copy, word)``: for each copy of one row the words that stay; those of a pair are counted through."""
+"""``(copy, word)``: which words of a row stay in each copy. The words of a pair are numbered through."""
 
 _WORD = re.compile(rf"[{CHARACTERS}](?:[{MARKS}]|(?<=[{STACKERS}])[{CHARACTERS}])*|[^\s{CHARACTERS}]+")
-"""A character with its marks, as in Chinese or Thai; else all up to white space, or to such a character."""
+"""A character with its marks, as in Chinese or Thai; else all characters up to white space or such a character."""
 
 
 def row_texts(rows: Dataset, task: Task) -> list[tuple[str, ...]]:
@@ -36,7 +38,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def word_places(texts: Texts) -> list[tuple[int, int, int]]:
-    """Text, start and end of each word of a row, those of both texts of a pair one after the other."""
+    """The text's number, start and end of each word of a row. For a pair, the words of the first text come first."""
     return [(segment, *span) for segment, text in enumerate(texts) for span in word_spans(text)]
 
 
@@ -71,20 +73,20 @@ def token_word_ranges(
     words = 0
     for segment, text in enumerate(texts):
         starts, ends = np.array(word_spans(text), dtype=np.int64).reshape(-1, 2).T
-        own = np.flatnonzero((owners == segment) & (places[:, 0] < places[:, 1]))
-        first = np.searchsorted(ends, places[own, 0], side="right")
-        last = np.searchsorted(starts, places[own, 1], side="left") - 1
+        tokens = np.flatnonzero((owners == segment) & (places[:, 0] < places[:, 1]))
+        first = np.searchsorted(ends, places[tokens, 0], side="right")
+        last = np.searchsorted(starts, places[tokens, 1], side="left") - 1
         touching = first <= last
-        ranges[own[touching]] = words + np.stack([first, last], axis=1)[touching]
+        ranges[tokens[touching]] = words + np.stack([first, last], axis=1)[touching]
         words += len(starts)
     return ranges
 
 
 def unit_starts(words: int, ranges: Iterable[Int[np.ndarray, "_ 2"]]) -> Int[np.ndarray, " unit"]:
-    """The first word of each unit of a text of so many words that tokenizers split differently.
+    """The first word of each unit of a text with ``words`` words that several tokenizers split differently.
 
-    A unit is a word, or all words that a token of any of the tokenizers holds together, as tokens of Japanese do.
-    ``ranges`` are the words of the tokens of each (``token_word_ranges``).
+    A unit is a word, or all words that share a token in any of the tokenizers, as in Japanese. ``ranges`` has the
+    ``token_word_ranges`` of each tokenizer.
 
     Example: ``unit_starts(3, [np.array([[0, 1], [2, 2]]), np.array([[0, 0], [1, 1], [2, 2]])])`` gives ``[0, 2]``
     """
@@ -97,20 +99,23 @@ def unit_starts(words: int, ranges: Iterable[Int[np.ndarray, "_ 2"]]) -> Int[np.
 def mask_tokens(
     token_ids: Int[np.ndarray, " token"], ranges: Int[np.ndarray, "token 2"], kept: Kept, mask_token_id: int
 ) -> Int[np.ndarray, "copy token"]:
-    """Token ids of every copy: the mask token for all that touch a word that does not stay (``token_word_ranges``)."""
-    gone = np.pad(np.cumsum(~kept, axis=1), ((0, 0), (1, 0)))
-    touched = gone[:, ranges[:, 1] + 1] > gone[:, np.maximum(ranges[:, 0], 0)]
+    """Token ids of every copy, with the mask token for each token that touches a word that does not stay.
+
+    ``ranges`` comes from ``token_word_ranges``.
+    """
+    lost_before = np.pad(np.cumsum(~kept, axis=1), ((0, 0), (1, 0)))
+    touched = lost_before[:, ranges[:, 1] + 1] > lost_before[:, np.maximum(ranges[:, 0], 0)]
     return np.where(touched, mask_token_id, token_ids)
 
 
 def _would_join(before: str, after: str) -> bool:
-    """Whether two words that touch become one, as "good" and "film" do in the place of two Chinese characters."""
+    """Whether two words without a space would become one, as "good" and "film" in place of two Chinese characters."""
     touching = before[-1:], after[:1]
     return all(character.isalnum() and not CHARACTER.match(character) for character in touching)
 
 
 def substitute_words(texts: Texts, kept: Kept, others: Sequence[Sequence[str]]) -> list[Texts]:
-    """The texts of every copy of a row, with ``others[copy][word]`` in the place of each word that does not stay."""
+    """The texts of every copy of a row, with ``others[copy][word]`` in place of each word that does not stay."""
     spans = [word_spans(text) for text in texts]
     copies = []
     for of_copy, words in zip(kept, others, strict=True):

@@ -1,4 +1,4 @@
-"""Rows with columns added, written chunk by chunk: CSV, TSV, JSONL or Parquet."""
+"""Writers of rows with added columns, chunk by chunk: CSV, TSV, JSONL or Parquet."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from gradistill.errors import DataError
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
 """Endings of files that can be written."""
 _GROUP_ROWS, _GROUP_BYTES = 65_536, 64_000_000
-"""A row group of Parquet has so many rows, or so many bytes, at most; a chunk more."""
+"""A Parquet row group is written once it has so many rows or bytes; it may exceed them by one chunk."""
 _EXACT, _INT64 = range(-(2**53), 2**53), range(-(2**63), 2**63)
 _TYPES = {
     frozenset({str}): pa.string(), frozenset({bool}): pa.bool_(), frozenset({float}): pa.float64(),
     frozenset({int}): pa.int64(), frozenset({np.int64}): pa.int64(), frozenset({int, np.int64}): pa.int64(),
     frozenset({int, float}): pa.float64(),
 }  # fmt: skip
-"""Of a column in Parquet, by what it holds: ``np.int64`` stands for whole numbers that float64 would round."""
+"""The Parquet type of a column, by the types of its values. ``np.int64``: whole numbers that float64 would round."""
 
 Added = Mapping[str, np.ndarray]
-"""Columns to write behind those of a chunk: text (object), float32 or bool. Masked values are written as missing.
-``json_lines`` takes any objects that JSON has, lists too."""
+"""Columns to write after those of a chunk: text (object), float32 or bool. Masked values are written as missing.
+``json_lines`` accepts any JSON values, lists too."""
 
 
 @runtime_checkable
 class RowWriter(Protocol):
-    """Writes chunks, each with its added columns; ``close`` ends the file."""
+    """Writes chunks, each with its added columns; ``close`` completes the file."""
 
     def write(self, chunk: Chunk, added: Added) -> None: ...
 
@@ -52,21 +52,21 @@ class Columns:
 
     @classmethod
     def joined(cls, earlier: Columns | None, chunk: Chunk) -> Columns:
-        """Those of the chunks so far, and of one more."""
-        found = dict(earlier.types) if earlier else {}
+        """The columns of the chunks so far and of one more chunk."""
+        types = dict(earlier.types) if earlier else {}
         for name, cells in chunk.table.columns.items():
-            found[name] = found.get(name, frozenset()) | {
+            types[name] = types.get(name, frozenset()) | {
                 _type_of(cell) for cell in cells if cell is not None
             }
-        return cls(found)
+        return cls(types)
 
 
 def refuse_taken_names(file: Path, present: Iterable[str], added: Iterable[str]) -> None:
-    """Raise DataError where a file has columns of the names that will be added."""
-    there = set(present)
-    if taken := [name for name in added if name in there]:
+    """Raise DataError if a file already has columns with the names that will be added."""
+    names = set(present)
+    if taken := [name for name in added if name in names]:
         raise DataError(
-            f"{file} has columns of the names that predictions are written under: {', '.join(taken)}",
+            f"{file} has columns with the names of the prediction columns: {', '.join(taken)}",
             expected="other names",
             remedy="rename or remove these columns",
         )
@@ -75,7 +75,8 @@ def refuse_taken_names(file: Path, present: Iterable[str], added: Iterable[str])
 def writer_of(file: Path, stream: RowStream, columns: Columns, added: Added) -> RowWriter:
     """The writer of a file, by its ending.
 
-    CSV and TSV of the same format are written in the input's ``dialect``; ``added`` shows the types of the new columns.
+    CSV or TSV is written in the input's ``dialect`` if the input has the same format. ``added`` gives the types of the
+    new columns.
     """
     ending = next(kind for kind in OUTPUTS if file.name.lower().endswith(kind))
     if ending == ".parquet":
@@ -88,7 +89,7 @@ def writer_of(file: Path, stream: RowStream, columns: Columns, added: Added) -> 
 
 
 class DelimitedWriter:
-    """CSV or TSV in UTF-8; cells are quoted where they must be, and never in a dialect without quotes.
+    """Writes CSV or TSV in UTF-8. Cells are quoted where necessary, and never in a dialect without quotes.
 
     A missing value is an empty cell. Objects and lists are JSON.
     """
@@ -96,7 +97,7 @@ class DelimitedWriter:
     def __init__(self, file: Path, names: Sequence[str], dialect: Dialect) -> None:
         if not dialect.quotes and (odd := [name for name in names if re.search(r"[\t\r\n]", name)]):
             raise DataError(
-                f"{file} has no quotes, as the file that was read, and the column {odd[0]!r} holds a tab or a line end",
+                f"{file} has no quotes, like the input file, and the column {odd[0]!r} holds a tab or a line end",
                 expected="labels without them, or another format",
                 remedy="name an output that ends in .csv, .jsonl or .parquet, or correct id2label",
             )
@@ -121,7 +122,7 @@ class DelimitedWriter:
 
 
 class JsonLinesWriter:
-    """One JSON object a line (``json_lines``)."""
+    """Writes one JSON object a line (``json_lines``)."""
 
     def __init__(self, file: Path) -> None:
         self._stream = file.open("wb")
@@ -143,8 +144,10 @@ def json_lines(chunk: Chunk, added: Added) -> bytes:
 
 
 class ParquetWriter:
-    """Parquet with Zstandard. Columns that were read from Parquet keep their types; what JSON or text becomes is
-    text, booleans, int64 or float64, and JSON as text where a column mixes them."""
+    """Writes Parquet with Zstandard compression. Columns that were read from Parquet keep their types.
+
+    Other columns become text, booleans, int64 or float64. A column of mixed types becomes JSON as text.
+    """
 
     def __init__(self, file: Path, schema: pa.Schema) -> None:
         self._schema = schema
@@ -200,7 +203,7 @@ def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _listed(added: Added) -> dict[str, list[Any]]:
-    """Values as Python's, None for masked ones; float32 as the shortest number that reads as the same float32."""
+    """Columns as lists of Python values, None if masked. A float32 is the shortest number that reads as the same."""
 
     def cells(values: np.ndarray) -> list[Any]:
         if values.dtype.kind != "f":
@@ -223,7 +226,7 @@ def _cell(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON, in which a number that is not finite is null: there is no other way to write it."""
+    """A value as JSON. A number that is not finite becomes null, since JSON cannot write it."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Files of any size as chunks of rows: CSV, TSV, JSONL, Parquet, and texts one a line.
+"""Files of any size as chunks of rows: CSV, TSV, JSONL, Parquet, and text files with one text a line.
 
-Rows are read as ``file_readers`` reads them, with the same faults, but only one chunk is in memory. Which rows share a
-chunk follows from the file alone.
+Rows are read as in ``file_readers``, with the same faults, but only one chunk is in memory. The division into chunks
+depends on the file alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from gradistill.io import system_reason
 CHUNK_ROWS = 2048
 """Rows that are read, predicted and kept at a time."""
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
-"""Endings of files that can be read in chunks, those of text also with ``.gz`` behind them."""
+"""Endings of files that can be read in chunks. Those of text formats may be followed by ``.gz``."""
 REMEDY = (
     "correct these and start again (rows are lines of the file, the header is row 1; records for Parquet)"
 )
@@ -57,7 +57,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows as columns. ``lines`` are the same rows as JSONL has them, ``batch`` as Parquet has them."""
+    """Some rows as columns. ``lines`` are the same rows as lines of JSONL, ``batch`` as a record batch of Parquet."""
 
     table: Table
     lines: Sequence[str] | None = None
@@ -67,7 +67,7 @@ class Chunk:
         return len(self.table.lines)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary a row, with the values of the file. A row of JSONL has the keys that it has there."""
+        """One dictionary a row, with the values of the file. A row of JSONL has only its own keys."""
         if self.batch is not None:
             return self.batch.to_pylist()
         if self.lines is not None:
@@ -78,11 +78,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class RowStream:
-    """The rows of one file, from its start each time that ``chunks`` is called.
+    """The rows of one file. Each call of ``chunks`` starts at the beginning.
 
-    ``format`` is the ending without ``.gz``, ``dialect`` that of CSV and TSV, ``schema`` that of Parquet. Lines of
-    texts have the fields ``line_columns``, with tabs between where there are several. ``given`` are lines of texts that
-    come once, as from a pipe, in the place of a file's.
+    ``format`` is the ending without ``.gz``. ``dialect`` is for CSV and TSV, ``schema`` for Parquet. Lines of text have
+    the fields ``line_columns``, separated by tabs if there are several. ``given`` are lines of text to read instead of
+    the file; they can be read once, as from a pipe.
 
     Example: ``sum(map(len, RowStream.of(Path("reviews.csv")).chunks()))``
     """
@@ -96,7 +96,7 @@ class RowStream:
 
     @classmethod
     def of(cls, path: Path, *, line_columns: tuple[str, ...] = ("text",)) -> RowStream:
-        """Raises DataError for a file that cannot be opened or read."""
+        """Open a file and determine its format. Raises DataError for a file that cannot be opened or read."""
         kind = format_of(path)
         with _explained(path):
             if fault := not_a_file(path):
@@ -114,8 +114,10 @@ class RowStream:
             return cls(path, kind, dialect, line_columns=line_columns)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-        """So many rows at a time; faults of rows are problems of their tables. Raises DataError for faults of the
-        file as a whole."""
+        """Yield chunks of ``rows`` rows. Faults of rows are problems of their tables.
+
+        Raises DataError for faults of the file as a whole.
+        """
         with _explained(self.path):
             if self.given is not None:
                 yield from line_chunks(str(self.path), self.given, self.line_columns, rows)
@@ -135,23 +137,23 @@ class RowStream:
             if wrong := first_line_fault(str(self.path), partial(opened_text, self.path), dialect):
                 yield Chunk(Table(str(self.path), problems=(wrong,)))
                 return
-            found = records(partial(opened_text, self.path), dialect, blank_rows=True)
-            header = list(islice(found, 1))
+            remaining = records(partial(opened_text, self.path), dialect, blank_rows=True)
+            header = list(islice(remaining, 1))
             fault: list[Problem] = []
             for number in count():
-                some: list[Record] = []
+                part: list[Record] = []
                 try:
-                    some.extend(islice(found, rows))
+                    part.extend(islice(remaining, rows))
                 except QuotingError as error:
                     fault = [error.problem(str(self.path))]
-                if some or fault or not number:
-                    yield Chunk(records_table(str(self.path), [*header, *some], list(fault), dialect))
-                if fault or len(some) < rows:
+                if part or fault or not number:
+                    yield Chunk(records_table(str(self.path), [*header, *part], list(fault), dialect))
+                if fault or len(part) < rows:
                     return
 
     @staticmethod
     def _characters(path: Path, kind: str) -> int:
-        """How long a field may be: as long as the file, or as one may become that is packed."""
+        """The greatest length of a field: the size of the file, or the most that it may decompress to."""
         size = path.stat().st_size
         return most_bytes(size) if ending_of(path) != kind else size
 
@@ -172,28 +174,28 @@ class RowStream:
 
 
 def json_chunks(file: str, lines: Iterable[str], rows: int) -> Iterator[Chunk]:
-    """JSONL: one object a line; blank lines are skipped."""
+    """Yield chunks of JSONL: one object a line; blank lines are skipped."""
     filled = filled_lines(lines)
     for number in count():
-        found: list[dict[str, Any]] = []
+        objects: list[dict[str, Any]] = []
         places, raw, problems = array("q"), [], list[Problem]()
-        some = [*islice(filled, rows)]
-        for line, content in some:
+        part = [*islice(filled, rows)]
+        for line, content in part:
             if (row := row_of_line(file, line, content, problems)) is not None:
-                found.append(row)
+                objects.append(row)
                 places.append(line)
                 raw.append(content.strip())
-        if some or not number:
-            yield Chunk(rows_table(file, found, places, problems), raw)
-        if len(some) < rows:
+        if part or not number:
+            yield Chunk(rows_table(file, objects, places, problems), raw)
+        if len(part) < rows:
             return
 
 
 def line_chunks(file: str, lines: Iterable[str], columns: tuple[str, ...], rows: int) -> Iterator[Chunk]:
-    """One text a line, or several with tabs between. An empty line is a row, too: none is skipped."""
+    """Yield chunks of texts: one text a line, or several separated by tabs. An empty line is a row too."""
     numbered = enumerate(lines, start=1)
     for number in count():
-        found: list[list[str]] = []
+        texts: list[list[str]] = []
         places, problems, seen = [], [], 0
         for line, content in islice(numbered, rows):
             seen += 1
@@ -202,13 +204,13 @@ def line_chunks(file: str, lines: Iterable[str], columns: tuple[str, ...], rows:
             if len(columns) > 1 and not text.strip(" "):  # a pair that lacks both of its texts
                 fields = [""] * len(columns)
             if len(fields) == len(columns):
-                found.append(fields)
+                texts.append(fields)
                 places.append(line)
             else:
                 what = f"{len(fields)} fields where {len(columns)} belong ({', '.join(columns)}), with tabs between"
                 problems.append(Problem(file, what, line))
         if seen or not number:
-            table = Table(file, {n: [f[k] for f in found] for k, n in enumerate(columns)}, places)
+            table = Table(file, {n: [f[k] for f in texts] for k, n in enumerate(columns)}, places)
             problems += [] if seen else [Problem(file, "there are no rows")]
             yield Chunk(replace(table, problems=tuple(problems)))
         if seen < rows:
@@ -216,7 +218,7 @@ def line_chunks(file: str, lines: Iterable[str], columns: tuple[str, ...], rows:
 
 
 def decoded_lines(file: str, stream: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a pipe, as UTF-8. Raises DataError with the line of what is not."""
+    """The lines of a pipe, decoded as UTF-8. Raises DataError with the first line that is not UTF-8."""
     for number, data in enumerate(stream, start=1):
         try:
             yield data.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -228,7 +230,7 @@ def decoded_lines(file: str, stream: Iterable[bytes]) -> Iterator[str]:
 
 
 def format_of(path: Path) -> str:
-    """The ending by which a file is read or written. Raises DataError for another kind."""
+    """The ending that decides how a file is read or written. Raises DataError for an unsupported one."""
     name = path.name.lower()
     kind = next((k for k in FORMATS if name.endswith((k, k + ".gz"))), None)
     if kind is None or name.endswith(".parquet.gz"):
@@ -244,7 +246,7 @@ def format_of(path: Path) -> str:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what reading a file raises into a DataError with its place."""
+    """Turn an error of reading a file into a DataError with the file and line."""
     try:
         yield
         return

@@ -1,7 +1,7 @@
 """Spans of tags, and the metrics of words with a tag each: span precision, recall and F1, and token accuracy.
 
-A span is what seqeval and the script ``conlleval`` of CoNLL-2000 take for one: it begins at ``B-x``, and at ``I-x``
-behind ``O`` or another type, and goes on while ``I-x`` of its type follows. Predicted tags need not be well-formed.
+A span is defined as in seqeval and the script ``conlleval`` of CoNLL-2000. It begins at ``B-x``, or at ``I-x`` after
+``O`` or another type, and goes on while ``I-x`` of its type follows. Predicted tags need not be well-formed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TagRows = Sequence[np.ndarray] | np.ndarray
 
 
 class Span(NamedTuple):
-    """Words from ``start`` to ``end``, which is not included, of one ``kind``."""
+    """The words from ``start`` to ``end`` (exclusive), of one ``kind``."""
 
     kind: str
     start: int
@@ -34,25 +34,25 @@ def find_spans(tags: Sequence[str]) -> list[Span]:
 
     Example: ``find_spans(["B-person", "I-person", "O", "I-place"])``
     """
-    found: list[Span] = []
+    spans: list[Span] = []
     kind, start = "", 0
     for place, tag in enumerate([*tags, OUTSIDE]):
-        prefix, _, own = tag.partition("-")
-        if kind and (prefix != "I" or own != kind):
-            found.append(Span(kind, start, place))
+        prefix, _, tag_kind = tag.partition("-")
+        if kind and (prefix != "I" or tag_kind != kind):
+            spans.append(Span(kind, start, place))
             kind = ""
         if prefix != OUTSIDE and not kind:
-            kind, start = own, place
-    return found
+            kind, start = tag_kind, place
+    return spans
 
 
 def span_counts(names: Sequence[str], predicted: TagRows, tags: TagRows) -> Int[np.ndarray, "row 3"]:
-    """Of each row: the spans that are in both, those that are ``predicted``, and those of the ``tags``.
+    """For each row the number of spans in both, in ``predicted``, and in ``tags``.
 
     Parameters:
         ``names``: the tag of each id.
         ``predicted``: an array of tag ids a row.
-        ``tags``: the same of what it is compared with.
+        ``tags``: the tag ids to compare with, in the same form.
 
     Example: ``span_counts(("O", "B-x", "I-x"), [np.array([1, 2])], [np.array([1, 0])])``
     """
@@ -66,8 +66,8 @@ def span_counts(names: Sequence[str], predicted: TagRows, tags: TagRows) -> Int[
 def token_metrics(names: Sequence[str], predicted: TagRows, tags: TagRows) -> dict[str, float]:
     """Span F1, precision and recall over all rows (micro), and the share of words with the right tag.
 
-    Parameters as those of ``span_counts``. Negative ids in ``tags`` are words without a tag, which are left out. With
-    no span at all on one side the figures of that side are 0, as seqeval has it.
+    Parameters as in ``span_counts``. Negative ids in ``tags`` are words without a tag, which are left out. Without any
+    span on one side, the figures of that side are 0, as in seqeval.
 
     Example: ``token_metrics(("O", "B-x", "I-x"), [np.array([1, 2])], [np.array([1, 0])])["span_f1"]``
     """
@@ -85,6 +85,6 @@ def token_metrics(names: Sequence[str], predicted: TagRows, tags: TagRows) -> di
 
 
 def no_span_warning(metrics: Mapping[str, float], owner: str) -> str | None:
-    """A sentence about a model that finds none of the spans that there are; None where it finds one."""
+    """A warning about a model that finds none of the tagged spans; None if it finds one."""
     problem = "its span F1 is 0, as that of 'O' for every word. Check the tags and the data"
     return f"the {owner} finds none of the tagged spans: {problem}" if metrics[SPAN_F1] == 0 else None

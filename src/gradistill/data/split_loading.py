@@ -1,4 +1,4 @@
-"""From a path, a hub id or an object to checked rows. All faults of all files are found before any is raised."""
+"""From a path, a hub id or an object to checked rows. Faults of all files are collected before an error is raised."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ _REMEDY = (
     "objects and the hub); other columns can be named with --text-columns and --label-column"
 )
 MANY_INCOMPLETE = 0.1
-"""A larger share of rows without a text or a label is warned of, where they are left out."""
+"""There is a warning if a larger share of the rows is left out for lack of a text or a label."""
 _AFFIRMATIVE = (*TRUTH_VALUES, *NO_AND_YES, ("negative", "positive"), ("neg", "pos"))
-"""Names of two classes, of which the second is what people ask for."""
+"""Names of two classes, of which the second is the positive one."""
 
 
 def load_splits(
@@ -85,14 +85,14 @@ def load_splits(
         ``source``: a folder with one file a split (.csv, .tsv, .json, .jsonl, .parquet; docs/data.md), one such file if
             one split is wanted or a column names the split of each row, a hub id (``glue/sst2``, ``owner/name``,
             ``owner/name:config``), an object in memory, or a ``DataChoice`` of these.
-        ``splits``: which to read.
+        ``splits``: the splits to read.
         ``span_column``: a column that marks passages of the texts (``data.marked_spans``); the rows then have
             ``spans``.
         ``span_units``: whether spans count ``characters`` or ``words``.
         ``how``: further fields of ``DataChoice``: ``task`` (a name or a ``Task``), ``label_column``, ``text_columns``,
             ``label_columns``, ``label_separator``, ``kind``, ``positive``, ``validation_share``, ``validation_seed``,
             ``skip_incomplete``. Without ``task`` it is inferred from train, or from the first split if train is not
-            wanted; a hub id of a known task names it.
+            read; a hub id of a known task names it.
 
     Raises DataError with every unusable row, column and file, and RecipeError for an unknown task.
 
@@ -119,13 +119,12 @@ def read_splits(
     outputs: Outputs | None = None,
     carried: Sequence[str] = (),
 ) -> Splits:
-    """The rows that ``choice`` describes.
+    """Read the rows that ``choice`` describes.
 
-    ``optional`` splits are read where they are there with labels; without labels, a note lists them as left out.
-    ``outputs`` are those of a model that the rows are read for: they need not have all of its classes, and where it
-    allows that, splits without labels are read as well.
-    ``carried`` columns are taken for no text; the rows have their values as text, or None, under ``CARRIED`` and the
-    name. Raises as ``load_splits`` does.
+    ``optional`` splits are read if they exist with labels; without labels, a note lists them as left out. ``outputs``
+    are those of the model that the rows are read for: the rows may lack some of its classes, and if ``outputs`` allows
+    it, splits without labels are read too. ``carried`` columns are not texts; the rows have their values as text, or
+    None, under ``CARRIED`` and the name. Raises as ``load_splits`` does.
     """
     given = _given_task(choice)
     source = _source_of(choice, given, Wanted(splits, optional), marks, carried)
@@ -146,7 +145,7 @@ def read_splits(
         task = replace(task, positive=_positive(task, rows[source.head]))
     if choice.positive is not None:
         task = task.with_positive(choice.positive)
-    found = Splits(
+    loaded = Splits(
         task,
         inferred=given is None,
         rows=rows,
@@ -160,17 +159,17 @@ def read_splits(
         warnings=tuple(_doubts(source.first, task, label)),
         split_column=source.first.split_column,
     )
-    found = replace(found, warnings=(*found.warnings, *_row_warnings(found, choice)))
-    found = found if choice.validation_share is None else _with_share(found, choice, splits)
-    return replace(found, overlap=_overlap(found.rows, task))
+    loaded = replace(loaded, warnings=(*loaded.warnings, *_row_warnings(loaded, choice)))
+    loaded = loaded if choice.validation_share is None else _with_share(loaded, choice, splits)
+    return replace(loaded, overlap=_overlap(loaded.rows, task))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What was read, by split: ``whole`` tables, and ``tables`` without the columns that are no texts.
+    """The tables of a source by split: the ``whole`` ones, and ``tables`` without carried columns.
 
     ``head`` is the split that columns and labels are inferred from, ``first`` its table. ``notes`` are about splits
-    that are not read, or were called otherwise; ``optional`` ones may be missing.
+    that are left out or have another name; ``optional`` splits may be missing.
     """
 
     whole: Mapping[str, Table]
@@ -189,7 +188,7 @@ def _source_of(
     marks: Marks | None,
     carried: Sequence[str],
 ) -> _Source:
-    """The tables of a source, of the splits that are asked for."""
+    """Read the tables of the splits that are asked for."""
     splits, optional = asked.splits, asked.optional
     texts = choice.columns or (given.text_columns if given else ())
     flags = tuple(choice.label_columns or ())
@@ -211,28 +210,28 @@ def _source_of(
 def _understood(
     source: _Source, choice: DataChoice, given: Task | None, outputs: Outputs | None
 ) -> tuple[Inferred, frozenset[str], list[Problem]]:
-    """The task of the rows with its columns, the splits without labels, and what is wrong so far."""
+    """The task of the rows with its columns, the splits without labels, and the problems so far."""
     first, tables, problems = source.first, source.tables, list(source.problems)
     names = None if outputs is None or outputs.labelled else outputs.names
     bare = frozenset(k for k, t in tables.items() if names is not None and _lacks_labels(t, choice, names))
     if given is not None:
-        found = _as_given(given, first, choice, names if source.head in bare else None)
+        inferred = _as_given(given, first, choice, names if source.head in bare else None)
     elif names is not None and source.head in bare and first.columns:
-        found = _task_of_outputs(first, choice, names)
+        inferred = _task_of_outputs(first, choice, names)
     else:
-        found = _inferred(first, choice, problems, outputs)
+        inferred = _inferred(first, choice, problems, outputs)
         problems += _other_columns(first, {k: t for k, t in tables.items() if k not in source.optional})
     for table in tables.values():
-        refuse_other_kind(table, found.label_column, found.task.kind)
-    if found.label_column in found.task.text_columns:
+        refuse_other_kind(table, inferred.label_column, inferred.task.kind)
+    if inferred.label_column in inferred.task.text_columns:
         raise DataError(
-            f"The column {found.label_column!r} is named both as the label and as a text.", remedy=_REMEDY
+            f"The column {inferred.label_column!r} is named both as the label and as a text.", remedy=_REMEDY
         )
-    return found, bare, problems
+    return inferred, bare, problems
 
 
 def _list_form(source: _Source, choice: DataChoice, inferred: Inferred) -> ListForm | None:
-    """How lists of labels are written, by the split that the labels were found in: one row of another does not show."""
+    """The form of lists of labels, from the split that labels are inferred from: a short split may not show it."""
     if not inferred.task.multi_label or inferred.label_column not in source.first.columns:
         return None
     parts = several_labels(source.first, inferred.label_column, choice.label_separator)
@@ -240,7 +239,7 @@ def _list_form(source: _Source, choice: DataChoice, inferred: Inferred) -> ListF
 
 
 def _without(table: Table, names: set[str]) -> Table:
-    """The table without columns that are no texts; what is called like a label stays."""
+    """The table without the columns ``names``, except those with a usual name of labels."""
     hidden = names - {*label_candidates(table.columns)}
     return replace(
         table, columns={name: cells for name, cells in table.columns.items() if name not in hidden}
@@ -254,24 +253,28 @@ def _overlap(rows: Mapping[str, Dataset], task: Task) -> dict[str, Any] | None:
 
 
 def _row_warnings(found: Splits, choice: DataChoice) -> Iterator[str]:
-    """Rows that are left out, and rows that contradict others, where they are many. Rows that are yet to be divided
-    are of no split."""
+    """Warnings about rows that are left out, and rows that contradict others, if they are many.
+
+    With a validation share the rows are not divided yet, so the message names no split.
+    """
     for split, rows in found.rows.items():
-        some = "rows" if choice.validation_share is not None else f"{split} rows"
+        rows_name = "rows" if choice.validation_share is not None else f"{split} rows"
         count = found.incomplete.get(split, 0)
-        if count > MANY_INCOMPLETE * (every := count + found.skipped[split] + len(rows)):
+        if count > MANY_INCOMPLETE * (total := count + found.skipped[split] + len(rows)):
             yield (
-                f"{count} of {every} {some} lack a text or a label and are left out: are the columns those that are "
-                "meant?"
+                f"{count} of {total} {rows_name} lack a text or a label and are left out: check the column "
+                "names"
             )
         labelled = split not in found.without_labels
-        if labelled and (sentence := contradictory_labels(rows, found.task, some)):
+        if labelled and (sentence := contradictory_labels(rows, found.task, rows_name)):
             yield sentence
 
 
 def _positive(task: Task, rows: Dataset) -> int:
-    """Of two classes the affirmative one; else the one with fewer rows; the second where they have as many, or no row
-    has a label."""
+    """The positive class of two: the affirmative one, or else the one with fewer rows.
+
+    It is the second one if both have as many rows, or no row has a label.
+    """
     pair = tuple(map(label_key, task.labels or ()))
     for no, yes in _AFFIRMATIVE:
         if {no, yes} == {*pair}:
@@ -282,7 +285,7 @@ def _positive(task: Task, rows: Dataset) -> int:
 
 
 def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
-    """What may be wrong with the columns that were chosen or named."""
+    """Warnings about the columns that were chosen or named."""
     for column in task.text_columns if not task.token_labels else ():
         if reason := label_dependence(table, column, label):
             yield (
@@ -293,12 +296,12 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             yield f"the text column {column!r} holds no words: {reason}"
     if (marks := split_column(table)) not in (None, label, *task.text_columns):
         yield (
-            f"the column {marks!r} marks the splits, and is not read: all rows are taken alike. Make a folder with a "
+            f"the column {marks!r} marks the splits, and is not read: all rows are used together. Make a folder with a "
             "file of each, train.csv, validation.csv and test.csv"
         )
     for name in filter(stands_for_nothing, task.labels or ()):
         yield (
-            f"{name!r} is a label of its own. Where it means that there is no label, leave these cells blank; "
+            f"{name!r} is read as a label. If it means that there is no label, leave these cells blank; "
             "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
         )
     if task.labels is None and label in table.commas and _are_thousands(written := table.as_written(label)):
@@ -314,13 +317,13 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
 
 
 def _are_thousands(cells: Sequence[Any]) -> bool:
-    """Whether every comma of a column may group thousands."""
+    """Whether every comma of a column may separate thousands."""
     commas = [cell for cell in cells if "," in str(cell)]
     return bool(commas) and all(_THOUSANDS.fullmatch(str(cell).strip()) for cell in commas)
 
 
 def _wanted(choice: DataChoice, asked: Wanted) -> Wanted:
-    """With a share for validation the training rows are read for it, and must have no validation beside them."""
+    """The splits to read. For a validation share the training rows are read; validation is optional, to refuse it."""
     if choice.validation_share is None:
         return asked
     if not {"train", "validation"}.intersection(asked.splits):
@@ -336,7 +339,10 @@ def _wanted(choice: DataChoice, asked: Wanted) -> Wanted:
 def _set_apart(
     choice: DataChoice, tables: dict[str, Table], optional: Sequence[str], task: Task | None
 ) -> dict[str, str]:
-    """Take out what is not to be read; notes about that, and about splits by another name."""
+    """Remove optional splits without labels, and return notes about them and about splits with another name.
+
+    Raises RecipeError for a validation share if there is a validation split.
+    """
     if choice.validation_share is not None and "validation" in tables:
         column = tables["validation"].split_column
         raise RecipeError(
@@ -365,15 +371,18 @@ def _set_apart(
 
 
 def _is_unlabelled(table: Table, label_columns: Sequence[str], labels: Sequence[str]) -> bool:
-    """Whether none of these columns is there, or the only one that is holds no label: nothing, or -1, by which the hub
-    hides labels, where none of the known ``labels`` is called so."""
+    """Whether none of these columns exists, or the only one that exists holds no label.
+
+    A cell holds no label if it is missing, or is -1, which the hub writes for hidden labels; -1 is a label if it is one
+    of the known ``labels``.
+    """
     known = [name for name in label_columns if name in table.columns]
     hides = is_missing if "-1" in map(label_key, labels) else is_hidden
     return not known or (len(known) == 1 and all(map(hides, table.columns[known[0]])))
 
 
 def _lacks_labels(table: Table, choice: DataChoice, labels: Sequence[str]) -> bool:
-    """Whether a split has no label to compare with; a column that was named must be there."""
+    """Whether a split has no labels. False if a named label column is missing, which is an error later."""
     if choice.label is not None and choice.label not in table.columns:
         return False
     if _tags_of(table, choice):
@@ -383,15 +392,18 @@ def _lacks_labels(table: Table, choice: DataChoice, labels: Sequence[str]) -> bo
 
 
 def _tags_of(table: Table, choice: DataChoice) -> str | None:
-    """The column of the words' tags, where the table has words."""
+    """The column of the words' tags; None if the table has no words."""
     if choice.kind not in (None, "tokens") or (words := find_words(table, choice.columns)) is None:
         return None
     return find_tags(table, words, choice.label)
 
 
 def _as_given(task: Task, table: Table, choice: DataChoice, unlabelled: Sequence[str] | None) -> Inferred:
-    """A task that is known, with its label's column. ``unlabelled`` are the classes of a model, where the table has no
-    column of labels: one that may be it is refused."""
+    """A known task with its label column.
+
+    ``unlabelled`` are the classes of a model, if the table has no label column. A column that may be the label is then
+    refused.
+    """
     tags = _tags_of(table, choice) if task.token_labels else None
     label = choice.label or tags or _label_of(table)
     if unlabelled is not None and choice.columns is None:
@@ -401,7 +413,7 @@ def _as_given(task: Task, table: Table, choice: DataChoice, unlabelled: Sequence
 
 
 def _task_of_outputs(table: Table, choice: DataChoice, outputs: Sequence[str]) -> Inferred:
-    """The task that a model solves, for rows without labels: its classes, and the columns of text that are there."""
+    """The task of a model, for rows without labels: the model's classes, and the text columns of the table."""
     named = choice.label or next(iter(label_candidates(table.columns)), "")
     if choice.columns and (problems := missing_columns(table, choice.columns)):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
@@ -443,14 +455,14 @@ def _no_words(table: Table, choice: DataChoice) -> DataError:
 def _refuse_possible_labels(table: Table, doubtful: Sequence[str]) -> None:
     if doubtful:
         raise DataError(
-            f"{table.file} has no column that is called like a label, and {doubtful[0]!r} may be the label.",
+            f"{table.file} has no column that is named like a label, and {doubtful[0]!r} may be the label.",
             expected="texts without labels, or the name of the label's column",
             remedy=f"name it with --label-column {doubtful[0]}, or the texts with --text-columns",
         )
 
 
 def _may_be_labels(table: Table, column: str, outputs: Sequence[str]) -> bool:
-    """Whether a column holds what a model predicts, or words, no more different ones in many rows."""
+    """Whether a column holds only outputs of a model, or texts with as few different values in many rows."""
     words = {str(word).strip().casefold() for word in table.columns[column]}
     few = 2 <= len(words) <= max(len(outputs), 2) and len(table.lines) >= 4 * len(words)
     return (few and holds_text(table, column)) or _are_outputs(table, column, outputs)
@@ -513,7 +525,7 @@ def _given_task(choice: DataChoice) -> Task | None:
     if len(text_columns) != len(task.text_columns):
         raise DataError(
             f"{len(text_columns)} text columns were named ({', '.join(text_columns)}) for task {task.name!r}.",
-            expected=f"{len(task.text_columns)}, standing for {', '.join(task.text_columns)}",
+            expected=f"{len(task.text_columns)}, in place of {', '.join(task.text_columns)}",
             remedy="name as many, or leave --task out",
         )
     return replace(task, text_columns=text_columns)
@@ -521,17 +533,17 @@ def _given_task(choice: DataChoice) -> Task | None:
 
 def _refuse_other_kind(choice: DataChoice, task: Task) -> None:
     several = choice.label_columns is not None or choice.label_separator is not None
-    wanted = "multi_label" if several else choice.kind
-    if wanted not in (None, task.kind):
+    kind = "multi_label" if several else choice.kind
+    if kind not in (None, task.kind):
         raise RecipeError(
-            f"kind is {wanted!r}, and the task {task.name!r} has {task.kind}",
+            f"kind is {kind!r}, and the task {task.name!r} has {task.kind}",
             expected="a kind that the task has",
             remedy="leave --kind or --task out",
         )
 
 
 def _label_of(table: Table) -> str:
-    """The label column of a known task: ``label``, or else the only one that is called like a label."""
+    """The label column of a known task: ``label``, or else the only one with a usual name of labels."""
     if "label" in table.columns:
         return "label"
     candidates = label_candidates(table.columns)
@@ -542,8 +554,8 @@ def _inferred(table: Table, choice: DataChoice, problems: list[Problem], outputs
     if not table.columns:
         raise _refused(choice, problems)
     try:
-        found = infer_task(table, choice, outputs)
-        return replace(found, task=replace(found.task, name=data_name(choice.source)))
+        inferred = infer_task(table, choice, outputs)
+        return replace(inferred, task=replace(inferred.task, name=data_name(choice.source)))
     except DataError as doubt:
         together = [*doubt.problems, *problems]
         remedy = doubt.remedy
@@ -553,7 +565,7 @@ def _inferred(table: Table, choice: DataChoice, problems: list[Problem], outputs
 
 
 def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
-    """Where the columns are guessed from one split, the others must have the same ones."""
+    """The problems of columns that ``first`` lacks: if columns are inferred from it, all splits must have the same."""
 
     def named(table: Table) -> set[str]:
         return {name for name in table.columns if name.casefold() not in IGNORED_COLUMNS}

@@ -1,4 +1,4 @@
-"""Where rows come from: a folder, a file, the hub, or memory. Each split becomes one table."""
+"""Sources of rows: a folder, a file, the hub, or memory. Each split becomes one table."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from gradistill.errors import DataError, Problem, nearest
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.+-]+))?")
 _GLUE = "nyu-mll/glue"
 _VALIDATION = ("validation", "dev", "val", "valid")
-"""What people call the validation split."""
+"""Usual names of the validation split."""
 _SPLIT_COLUMNS = ("split", "fold", "subset", "partition", "set")
-"""What a column is called that names each row's split."""
+"""Usual names of a column that holds each row's split."""
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys((*_VALIDATION, "development", "eval"), "validation"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
-"""What such a column holds, and the split that is meant."""
+"""The values of such a column, and the split that each of them means."""
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{3,})(-of-(?P<count>\d+))?(-[0-9a-f]+)?")
 """Part of a split in several files, as ``save_to_disk`` and the hub name them."""
 SHARE_HINT = "take a part of the training rows: --validation-share 0.1 (validation_share= in Python)"
@@ -41,10 +41,10 @@ SHARE_HINT = "take a part of the training rows: --validation-share 0.1 (validati
 
 @dataclass(frozen=True)
 class Wanted:
-    """The splits that must be there, and those that are read where they are.
+    """The required splits, and the ``optional`` ones, which are read if they exist.
 
-    ``columns`` are those that are read as something else (labels, texts). Where they are given, a table with another
-    column that names each row's split is divided by it.
+    ``columns`` are those with another role (labels, texts). If they are given, a table is divided by a column that
+    holds each row's split, unless it is one of them.
     """
 
     splits: tuple[str, ...]
@@ -54,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class _SplitReaders:
-    """The splits of a source by name, each with what reads it. ``listing`` is what messages show of the source."""
+    """The splits of a source by name, each with its reader. ``listing`` describes the source in messages."""
 
     place: str
     readers: Mapping[str, Callable[[], Table]]
@@ -62,15 +62,15 @@ class _SplitReaders:
     problems: Mapping[str, str] = field(default_factory=dict)
     """Names of splits that cannot be read, and why."""
     files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    """Of each split, where it is read from files of the folder."""
+    """The files of each split, if the source is a folder of files."""
 
 
 def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
-    """The tables of those splits that are there, and a problem for each that is wanted and not there.
+    """The tables of the splits that exist, and a problem for each required one that does not.
 
-    A local path goes before a hub id of the same name. A source without splits (one file, one data set) is the one
-    split that is wanted, or is divided by a column (``Wanted.columns``). Raises DataError if ``source`` is nothing of
-    the kind.
+    A local path takes precedence over a hub id of the same name. A source without splits (one file, one data set) is
+    the one required split, or is divided by a column (``Wanted.columns``). Raises DataError if ``source`` is none of
+    these.
     """
     if not (wanted.splits or wanted.optional):
         raise DataError("No split is named.", expected="at least one, such as 'train'")
@@ -79,12 +79,12 @@ def read_source(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict
 
 
 def _read(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, Table], list[Problem]]:
-    found = _opened(source, wanted)
-    if isinstance(found, _SplitReaders):
-        return _taken(found, wanted, task)
+    opened = _opened(source, wanted)
+    if isinstance(opened, _SplitReaders):
+        return _taken(opened, wanted, task)
     if wanted.columns is None and not wanted.splits:  # a table without splits is none of the optional ones
         return {}, []
-    table = found()
+    table = opened()
     marks = split_column(table)
     if wanted.columns is not None and marks is not None and marks not in wanted.columns:
         tables, problems = _taken(_divided(table, marks), wanted, task)
@@ -95,7 +95,7 @@ def _read(source: Source, wanted: Wanted, task: Task | None) -> tuple[dict[str, 
 
 
 def files_of(source: Source, split: str, task: Task | None) -> list[Path]:
-    """The files that a split is read from; none of objects in memory and data sets of the hub."""
+    """The files that a split is read from; empty for objects in memory and data sets of the hub."""
     if not is_path(source):
         return []
     place = Path(path_text(source))
@@ -112,13 +112,13 @@ def files_of(source: Source, split: str, task: Task | None) -> list[Path]:
 
 
 def _opened(source: Source, wanted: Wanted) -> _SplitReaders | Callable[[], Table]:
-    """The splits of the source, or what reads its only table."""
+    """The splits of the source, or the reader of its only table."""
     if not is_path(source):
-        found = tables_of(source)
-        if isinstance(found, Table):
-            return lambda: found
-        readers = {name: lambda table=table: table for name, table in found.items()}
-        return _SplitReaders("the data", readers, f"the data have {', '.join(found) or 'no split'}")
+        tables = tables_of(source)
+        if isinstance(tables, Table):
+            return lambda: tables
+        readers = {name: lambda table=table: table for name, table in tables.items()}
+        return _SplitReaders("the data", readers, f"the data have {', '.join(tables) or 'no split'}")
     source = path_text(source)
     path = Path(source)
     try:
@@ -133,7 +133,7 @@ def _opened(source: Source, wanted: Wanted) -> _SplitReaders | Callable[[], Tabl
 
 
 def refuse_missing(source: Source) -> None:
-    """Raise DataError for the path of nothing that is there, which is no hub id either."""
+    """Raise DataError for a path that does not exist and is not a hub id."""
     if not is_path(source) or Path(text := path_text(source)).exists():
         return
     if ending_of(Path(text)) or not _HUB_ID.fullmatch(text):
@@ -169,7 +169,7 @@ def _taken(
 
 
 def split_names(split: str, task: Task | None) -> tuple[str, ...]:
-    """What a split may be called: MNLI has two validation splits, of which the matched one counts."""
+    """The possible names of a split. MNLI has two validation splits, of which the matched one is used."""
     if split not in _VALIDATION:
         return (split,)
     known = (task.validation,) if task else ()
@@ -179,7 +179,7 @@ def split_names(split: str, task: Task | None) -> tuple[str, ...]:
 def _absent(split: str, found_splits: _SplitReaders) -> str:
     what = f"there is no {split!r} split; {found_splits.listing}"
     if split == "validation" and "train" in found_splits.readers:
-        what += f". Add one (dev, val and valid are understood), or {SHARE_HINT}"
+        what += f". Add one (dev, val and valid are accepted), or {SHARE_HINT}"
     return what
 
 
@@ -214,8 +214,8 @@ def _file(path: Path) -> Callable[[], Table]:
 def _folder(folder: Path, wanted: Wanted) -> _SplitReaders | Callable[[], Table]:
     if _is_saved(folder):
         return _saved(folder)
-    there = sorted(folder.iterdir())
-    found_splits = _files(folder, there)
+    entries = sorted(folder.iterdir())
+    found_splits = _files(folder, entries)
     inner = folder / "data"
     if not _has_any(found_splits, wanted) and inner.is_dir():
         within = _files(inner, sorted(inner.iterdir()))
@@ -224,10 +224,10 @@ def _folder(folder: Path, wanted: Wanted) -> _SplitReaders | Callable[[], Table]
 
 
 def has_splits(folder: Path) -> bool:
-    """Whether a folder is one of ``save_to_disk``, or has training rows under the name of that split."""
+    """Whether ``save_to_disk`` wrote the folder, or it has a file with the name of the training split."""
     wanted = Wanted(("train",))
-    found = _folder(folder, wanted)
-    return not isinstance(found, _SplitReaders) or _has_any(found, wanted)
+    opened = _folder(folder, wanted)
+    return not isinstance(opened, _SplitReaders) or _has_any(opened, wanted)
 
 
 def _is_saved(folder: Path) -> bool:
@@ -244,7 +244,7 @@ def _has_any(found_splits: _SplitReaders, wanted: Wanted) -> bool:
 
 
 def _files(folder: Path, there: Sequence[Path]) -> _SplitReaders:
-    """Files by the split that they are called after: ``train.csv``, or ``train-00000-of-00002.parquet`` and so on."""
+    """The files of a folder by the split in their name: ``train.csv``, or ``train-00000-of-00002.parquet`` …"""
     whole: dict[str, list[Path]] = {}
     shards: dict[str, list[tuple[Path, re.Match[str]]]] = {}
     for path in there:
@@ -255,43 +255,43 @@ def _files(folder: Path, there: Sequence[Path]) -> _SplitReaders:
             shards.setdefault(match["split"], []).append((path, match))
     readers: dict[str, Callable[[], Table]] = {}
     problems: dict[str, str] = {}
-    found: dict[str, list[Path]] = {}
+    files_by_split: dict[str, list[Path]] = {}
     for split in {*whole, *shards}:
         parts = [path for path, _ in shards.get(split, [])]
         files = [*whole.get(split, []), *parts]
         if len(whole.get(split, [])) > 1 or (whole.get(split) and parts):
             listed = ", ".join(path.name for path in files[:20])
-            problems[split] = f"the split {split!r} is there more than once: {listed}; keep one"
+            problems[split] = f"the split {split!r} exists more than once: {listed}; keep one"
         elif parts and (fault := _incomplete(split, shards[split])):
             problems[split] = fault
         else:
-            found[split] = files
+            files_by_split[split] = files
             readers[split] = lambda files=files: _joined(files)
     listing = ", ".join(path.name for path in there[:20]) or "nothing"
     content = f"the folder holds {listing}"
     usable = [path for path in there if ending_of(path)]
     if len(usable) == 1 and usable[0].is_file() and stem_of(usable[0]) not in ("train", "test", *_VALIDATION):
         content += f"; to read all of {usable[0].name}, name that file"
-    return _SplitReaders(str(folder), readers, content, problems, found)
+    return _SplitReaders(str(folder), readers, content, problems, files_by_split)
 
 
 def _incomplete(split: str, shards: Sequence[tuple[Path, re.Match[str]]]) -> str:
-    """What is wrong with the parts of a split; blank where they are all there, once each."""
+    """The fault of the parts of a split; an empty string if each exists once."""
     numbers = [int(match["number"]) for _, match in shards]
     counts = {match["count"] for _, match in shards}
     if len(counts) > 1 or len(set(numbers)) < len(numbers):
         listed = ", ".join(path.name for path, _ in shards[:20])
         return f"the parts of the split {split!r} do not belong together: {listed}; keep one set"
-    whole = range(int(next(iter(counts)) or 0))  # without a count nobody knows how many there should be
+    whole = range(int(next(iter(counts)) or 0))  # without a count the number of parts is not known
     absent = sorted(set(whole) - set(numbers))
     if not whole or not (absent or set(numbers) - set(whole)):
         return ""
-    there = f"{len(numbers)} of {len(whole)} parts are there"
-    return f"of the split {split!r}, {there}; the numbers {absent[:5]} are missing"
+    counted = f"{len(numbers)} of {len(whole)} parts are there"
+    return f"of the split {split!r}, {counted}; the numbers {absent[:5]} are missing"
 
 
 def _joined(files: Sequence[Path]) -> Table:
-    """Several files as one table; where their columns differ, the differences are problems."""
+    """Several files as one table. If their columns differ, the differences are problems."""
     tables = [read_file(file) for file in sorted(files)]
     if len(tables) == 1:
         return tables[0]
@@ -318,7 +318,7 @@ def _joined(files: Sequence[Path]) -> Table:
 
 
 def _saved(folder: Path) -> _SplitReaders | Callable[[], Table]:
-    """What ``save_to_disk`` wrote: one data set, or several by split."""
+    """The data set that ``save_to_disk`` wrote: one table, or several by split."""
     try:
         _refuse_odd_files(folder)
         loaded = datasets.load_from_disk(str(folder))
@@ -341,7 +341,7 @@ def _saved(folder: Path) -> _SplitReaders | Callable[[], Table]:
 
 
 def _refuse_odd_files(folder: Path) -> None:
-    """What the folder's own lists name must be ordinary files inside it."""
+    """Raise DataError unless the files that the folder's JSON files name are ordinary files inside it."""
     listed = folder / "dataset_dict.json"
     parts = _json(listed)["splits"] if listed.exists() else ["."]
     for part in (folder / name for name in parts):
@@ -377,10 +377,10 @@ def _hub(source: str) -> _SplitReaders:
     repository, config = _hub_address(source)
     try:
         loaded = datasets.load_dataset(repository, config)
-    except Exception as error:  # the hub client has dozens of kinds, from connection to script
+    except Exception as error:  # the hub client raises dozens of types
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DataError(
-            f"{source!r} is no file or folder here, and the hub did not give it. {cause}",
+            f"{source!r} is no file or folder here, and it cannot be loaded from the hub. {cause}",
             expected="a path that exists, or a hub id and a connection to the hub (or its local cache)",
             remedy="check the name and the connection; files of your own go into a folder as train.csv and "
             "validation.csv",
@@ -392,30 +392,30 @@ def _hub(source: str) -> _SplitReaders:
 
 
 def split_column(table: Table) -> str | None:
-    """A column beside two others that names each row's split; None where there is none."""
+    """The column that holds each row's split, in a table with two or more other columns; None if there is none."""
     for name in table.columns if len(table.columns) > 2 else ():
         if name.rpartition(".")[2].casefold() in _SPLIT_COLUMNS:
-            found = {label_key(cell) for cell in table.columns[name] if not is_missing(cell)}
-            if len(found) > 1 and found <= _SPLIT_NAMES.keys():
+            values = {label_key(cell) for cell in table.columns[name] if not is_missing(cell)}
+            if len(values) > 1 and values <= _SPLIT_NAMES.keys():
                 return name
     return None
 
 
 def _divided(table: Table, marks: str) -> _SplitReaders:
-    """The splits that the column ``marks`` names, without it. Raises DataError for a row that it puts into none."""
+    """The splits by the column ``marks``, without that column. Raises DataError for rows where it is empty."""
     rows: dict[str, list[int]] = {}
     for row, cell in enumerate(table.columns[marks]):
         rows.setdefault("" if is_missing(cell) else _SPLIT_NAMES[label_key(cell)], []).append(row)
-    if nowhere := rows.pop("", None):
+    if without_split := rows.pop("", None):
         raise DataError(
-            f"{table.file}: the column {marks!r} names the split of each row, and is empty in {len(nowhere)} of "
+            f"{table.file}: the column {marks!r} names the split of each row, and is empty in {len(without_split)} of "
             f"{len(table.lines)} rows.",
-            problems=[table.problem(row, "no split is named", marks) for row in nowhere],
+            problems=[table.problem(row, "no split is named", marks) for row in without_split],
             expected=f"one of {', '.join(_SPLIT_NAMES)} in every row",
             remedy="fill these cells, or leave the column out",
         )
     others = {name: cells for name, cells in table.columns.items() if name != marks}
     whole = replace(table, columns=others, problems=(), split_column=marks)
-    readers = {split: partial(whole.only, own) for split, own in rows.items()}
-    listing = ", ".join(f"{split} ({len(own):,} rows)" for split, own in rows.items())
+    readers = {split: partial(whole.only, split_rows) for split, split_rows in rows.items()}
+    listing = ", ".join(f"{split} ({len(split_rows):,} rows)" for split, split_rows in rows.items())
     return _SplitReaders(table.file, readers, f"its column {marks!r} names {listing}")

@@ -1,4 +1,4 @@
-"""Checked rows by split, and what people should read of them."""
+"""Checked rows by split, and their description for people."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from gradistill.printing import printable
 class Splits:
     """Checked rows by split. Each has the task's text columns, ``label`` and ``index``.
 
-    ``label`` is a class id (int64), a score (float32), a 0 or 1 for each of several labels (a list of float32), or the
-    ids of the tags of the row's words (a list of int64), whose text is a list of words;
-    ``index`` is the row number from 0. ``label_column`` is what the label is called at the source.
-    ``skipped`` counts rows left out by ``task.skip_unlabelled``, ``incomplete`` those left out by ``skip_incomplete``.
-    In the splits ``without_labels`` the label is ``task.no_label``. ``notes`` are what else people should read about a
-    split: where it comes from, if that is not obvious. ``left_out`` holds the reasons why columns of an inferred task
-    are no texts. ``alphabetical`` is set where the order of the classes is ours and not the source's. ``remarks`` and
-    ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows, where both splits
-    were read (``data.overlap``). ``split_column`` is the column by which one table was divided.
+    ``label`` is a class id (int64), a score (float32), a 0 or 1 for each of several labels (a list of float32), or a
+    list of tag ids (int64) for a text that is a list of words. ``index`` is the row number from 0. ``label_column`` is
+    the name of the label at the source. ``skipped`` counts rows left out by ``task.skip_unlabelled``, ``incomplete``
+    those left out by ``skip_incomplete``. In the splits ``without_labels`` the label is ``task.no_label``. ``notes``
+    are sentences about a split, such as where it comes from. ``left_out`` holds the reasons why columns of an inferred
+    task are no texts. ``alphabetical`` is True if the classes were sorted by name, and the source gives them no order.
+    ``remarks`` and ``warnings`` are sentences for people. ``overlap`` counts validation rows that are training rows
+    too, if both splits were read (``data.overlap``). ``split_column`` is the column by which one table was divided.
     """
 
     task: Task
@@ -46,7 +45,7 @@ class Splits:
     split_column: str | None = None
 
     def describe(self) -> str:
-        """What was loaded, for people: task, columns, labels with their counts, rows."""
+        """A description of the data for people: task, columns, labels with their counts, rows."""
         task = self.task
         kind = "regression" if task.labels is None else f"classification, {task.num_labels} classes"
         kind = f"{task.num_labels} labels, any number of them a row" if task.multi_label else kind
@@ -82,7 +81,7 @@ class Splits:
         return [f"not text: {', '.join(named[:10])}{more}"] if named else []
 
     def _other_kind(self) -> str:
-        """The option that reads the labels otherwise, where that is possible."""
+        """A note on the option that reads the labels as another kind; empty if that is not possible."""
         labels = self.task.labels
         if not self.inferred or (labels is not None and any(number(label) is None for label in labels)):
             return ""
@@ -111,7 +110,7 @@ class Splits:
         return ", ".join(named[:10]) + more + "".join(notes)
 
     def _tag_summary(self, rows: Dataset) -> str:
-        """The words, and the spans of each type: those that a tag begins, the tags being BIO2."""
+        """The number of words, and of the spans of each type. In BIO2 each span has one B- tag."""
         counts = np.bincount(np.concatenate(rows["label"][:]), minlength=self.task.num_labels)
         named = zip(self.task.labels or (), counts, strict=True)
         kinds = [f"{printable(name[2:])}: {n}" for name, n in named if name[:2] == "B-"]
@@ -120,7 +119,7 @@ class Splits:
 
 
 def left_out_text(rows: int) -> str:
-    """How many rows were left out by ``skip_incomplete``, behind the number of those that stay; blank for none.
+    """A note on rows left out by ``skip_incomplete``, to follow the number of rows that stay; empty for 0.
 
     Example: ``left_out_text(3)``
     """

@@ -1,4 +1,4 @@
-"""A table: what one file or object holds, with the place of each row and what could not be read."""
+"""A table: the content of one file or object, with the line of each row and the problems of reading it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gradistill.data.cells import as_cells
 from gradistill.errors import Problem
 
 _LOOKED_AT = 20
-"""Rows whose keys are listed, where a column holds objects."""
+"""Number of rows whose keys are listed, if a column holds objects."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length, the place of each row, and what could not be read.
+    """Columns of equal length, the line of each row, and the problems of reading them.
 
     ``lines`` are lines of the file counted from 1 (CSV, TSV, JSONL) or record numbers from 1 (the others).
     ``typed`` is False for CSV and TSV, where every cell is text. ``class_names`` are the labels that a column
-    declares. ``parts`` names the files of a split in several ones, each with the number of its first row.
-    ``commas`` are the columns in which a number such as 3,5 stands as 3.5 here (``as_written``). ``split_column`` is
-    the column, no longer there, by which these rows were taken out of a table of several splits. A table with problems
-    holds the rows that could be read; it has no columns if there are none.
+    declares. ``parts`` names the files of a split in several files, each with the number of its first row. ``commas``
+    are the columns in which a number such as 3,5 was changed to 3.5 (``as_written`` changes it back). ``split_column``
+    is the column by which a table of several splits was divided; it is removed. A table with problems holds the rows
+    that could be read; it has no columns if there are none.
     """
 
     file: str
@@ -38,7 +38,7 @@ class Table:
     split_column: str | None = None
 
     def as_written(self, column: str) -> Sequence[Any]:
-        """The cells of a column with the decimal commas of its file; none where there is no such column."""
+        """The cells of a column with the decimal commas of its file; empty if there is no such column."""
         cells = self.columns.get(column, ())
         if column not in self.commas:
             return cells
@@ -52,13 +52,13 @@ class Table:
         return Problem(file, what, self.lines[row], column)
 
     def without(self, rows: Collection[int]) -> Table:
-        """The table without the ``rows`` with these numbers (from 0). The others keep their places."""
+        """The table without the ``rows`` with these numbers (from 0). The others keep their lines."""
         if not rows:
             return self
         return self.only([row for row in range(len(self.lines)) if row not in rows])
 
     def only(self, kept: Sequence[int]) -> Table:
-        """The rows with these numbers (from 0), in rising order. They keep their places."""
+        """The rows with these numbers (from 0), in rising order. They keep their lines."""
         return replace(
             self,
             columns={name: as_cells(cells).take(kept) for name, cells in self.columns.items()},
@@ -79,7 +79,7 @@ def no_rows(file: str, rows: Sequence[Any], problems: Sequence[Problem]) -> list
 def with_fields(table: Table, names: Sequence[str]) -> Table:
     """The table with a column for each dotted name (``body.text``) that leads into a column of objects.
 
-    A column that has the whole name goes before. A name that leads nowhere adds nothing.
+    A column that has the whole name takes precedence. A name without such a field adds nothing.
     """
     added = {}
     for name in names:
@@ -90,11 +90,11 @@ def with_fields(table: Table, names: Sequence[str]) -> Table:
 
 def nested_names(table: Table) -> list[str]:
     """The dotted names that ``with_fields`` can read, as far as the first rows show them."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for name, cells in table.columns.items():
         for cell in cells[:_LOOKED_AT]:
-            found |= dict.fromkeys(_paths(name, cell) if isinstance(cell, Mapping) else ())
-    return list(found)
+            names |= dict.fromkeys(_paths(name, cell) if isinstance(cell, Mapping) else ())
+    return list(names)
 
 
 def _paths(name: str, cell: Any, depth: int = 4) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rows of words as rows of token ids: the words split into sub-words, a word's label at the first of them."""
+"""Rows of words as rows of token ids: words are split into sub-words, and the first one has the word's label."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def tagged_words(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> tuple[dict[str, list[Any]], Cut]:
-    """The columns of encoded rows of ``words``, and what of them is cut.
+    """The columns of encoded rows of ``words``, and how much is cut.
 
-    No ``tags`` at all are those of a row that has none. Every other token, and every one of a row without tags, has the
-    label −100. Words that no token stands for are those cut off, and those of invisible characters. Where a
-    tokenizer cuts on the left and a word loses its first token, the others are tokens of no word.
+    The first token of a word has the word's label, every other token −100. A row with an empty list of ``tags`` has
+    −100 throughout. Words without a token are those cut off, and those of invisible characters. If a tokenizer cuts on
+    the left and a word loses its first token, its other tokens belong to no word.
     """
     encoded = _tokenized(tokenizer, words, None)
-    found: dict[str, list[Any]] = {name: list(values) for name, values in encoded.items()}
+    columns: dict[str, list[Any]] = {name: list(values) for name, values in encoded.items()}
     numbers = [_numbers(encoded, row) for row in range(len(words))]
-    lengths = [len(ids) for ids in found["input_ids"]]
+    lengths = [len(ids) for ids in columns["input_ids"]]
     if long := [row for row, length in enumerate(lengths) if length > max_length]:
         cut = _tokenized(tokenizer, [words[row] for row in long], max_length)
         for place, row in enumerate(long):
@@ -35,11 +35,13 @@ def tagged_words(
             cut_left = tokenizer.truncation_side == "left"
             numbers[row] = _without_partial_word(read, whole) if cut_left else read
             for name, values in cut.items():
-                found[name][row] = values[place]
-    unread = sum(len(row) - len({*of} - {-1}) for row, of in zip(words, numbers, strict=True))
-    found["word_ids"] = numbers
-    found["labels"] = [_labels(of, row) for of, row in zip(numbers, tags, strict=True)]
-    return found, Cut(max_length, len(long), len(words), max(lengths), unread)
+                columns[name][row] = values[place]
+    unread = sum(
+        len(row) - len({*word_numbers} - {-1}) for row, word_numbers in zip(words, numbers, strict=True)
+    )
+    columns["word_ids"] = numbers
+    columns["labels"] = [_labels(word_numbers, row) for word_numbers, row in zip(numbers, tags, strict=True)]
+    return columns, Cut(max_length, len(long), len(words), max(lengths), unread)
 
 
 def _tokenized(
@@ -58,7 +60,7 @@ def _tokenized(
         )
     except AssertionError as error:  # a tokenizer of bytes that starts a text without a blank
         raise RecipeError(
-            f"{type(tokenizer).__name__} cannot split words apart: {error}",
+            f"{type(tokenizer).__name__} cannot tokenize lists of words: {error}",
             expected="a tokenizer that puts a blank in front of each word",
             remedy="save it so: AutoTokenizer.from_pretrained(model, add_prefix_space=True).save_pretrained(model)",
         ) from None
@@ -70,7 +72,7 @@ def _numbers(encoded: BatchEncoding, row: int) -> list[int]:
 
 
 def _without_partial_word(numbers: list[int], whole: list[int]) -> list[int]:
-    """The word numbers of a row that was cut on the left, −1 for tokens of a word that has lost its first."""
+    """The word numbers of a row that was cut on the left, −1 for tokens of a word that has lost its first token."""
     first = next((number for number in numbers if number >= 0), -1)
     if numbers.count(first) == whole.count(first):
         return numbers

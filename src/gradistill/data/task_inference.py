@@ -1,4 +1,4 @@
-"""What kind of task are these rows? Columns and labels, read off one table; doubt is an error."""
+"""Inference of the task of one table: its columns and labels. It is an error if they are not certain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CODE = re.compile(r"[+-]?0\d+", re.ASCII)
 
 @dataclass(frozen=True)
 class Inferred:
-    """The task that a table holds, its label column, and why its other columns are no texts."""
+    """The task of a table, its label column, and the reasons why other columns are no texts."""
 
     task: Task
     label_column: str
@@ -33,8 +33,10 @@ class Inferred:
 
 
 def infer_task(table: Table, choice: DataChoice, outputs: Outputs | None = None) -> Inferred:
-    """The task that ``table`` holds; rows for a model need not have all of its classes. Raises DataError where there
-    is doubt."""
+    """The task of ``table``. Raises DataError if it is not certain.
+
+    ``outputs`` are those of the model that the rows are read for; the rows may lack some of its classes.
+    """
     named = (*(choice.columns or ()), *((choice.label,) if choice.label else ()))
     if problems := missing_columns(table, named):
         raise DataError(f"{table.file} lacks columns that were named.", problems=problems)
@@ -75,7 +77,7 @@ def words_and_tags(table: Table, choice: DataChoice) -> tuple[str, str] | None:
 def _names_of_several(
     table: Table, column: str, choice: DataChoice, outputs: Outputs | None
 ) -> tuple[str, ...] | None:
-    """The names of the labels of a column that holds several a row; None for one a row."""
+    """The names of the labels of a column with several labels a row; None for one label a row."""
     parts = several_labels(table, column, choice.label_separator)
     if parts is None:
         if choice.kind == "multi_label":
@@ -96,21 +98,21 @@ def _names_of_several(
 
 
 def find_label_column(table: Table) -> str:
-    """The one column that is called like a label; raises DataError if there are none or several."""
+    """The only column with a usual name of labels. Raises DataError if there are none or several."""
     candidates = label_candidates(table.columns)
     if len(candidates) == 1:
         return candidates[0]
-    found = f"several columns that may be the label: {', '.join(candidates)}"
-    none = f"no column that is called like a label. Its columns: {', '.join(map(shown, table.columns))}"
+    several = f"several columns that may be the label: {', '.join(candidates)}"
+    none = f"no column that is named like a label. Its columns: {', '.join(map(shown, table.columns))}"
     raise DataError(
-        f"{table.file} has {found if candidates else none}.",
+        f"{table.file} has {several if candidates else none}.",
         expected=f"exactly one of {', '.join(LABEL_COLUMNS)}",
         remedy="name the label's column with --label-column (label_column= in Python)",
     )
 
 
 def refuse_other_kind(table: Table, column: str, kind: str) -> None:
-    """Raises DataError for lists of labels where one label, or a score, is wanted: of the ``kind`` of the task."""
+    """Raise DataError for lists of labels if the ``kind`` of the task has one label, or a score, a row."""
     if kind in ("multi_label", "tokens") or (parts := several_labels(table, column)) is None:
         return
     row = next(row for row, cell in enumerate(parts.cells) if isinstance(cell, tuple))
@@ -127,15 +129,15 @@ def refuse_other_kind(table: Table, column: str, kind: str) -> None:
 def find_labels(
     table: Table, column: str, kind: LabelKind | None = None, outputs: Outputs | None = None
 ) -> tuple[str, ...] | None:
-    """The class names in the order of their ids, or None for scores; raises DataError if there is doubt.
+    """The class names in the order of their ids, or None for scores. Raises DataError if they are not certain.
 
-    With one number that is no whole number, the labels are scores. Whole numbers are classes in ascending
-    order, words are classes in alphabetical order. With one text such as 01 all are words, and stay as they are.
-    A column mostly of numbers, or of scores, is one of numbers: what else stands there is the fault of its row.
-    With a ``kind`` numbers are that, whatever they look like.
+    If one number is not whole, the labels are scores. Whole numbers are classes in ascending order, words are classes
+    in alphabetical order. If one is a text such as 01, all are words and stay as they are. In a column mostly of
+    numbers, or of scores, any other value is a fault of its row. With a ``kind`` numbers are of that kind, whatever
+    they look like.
 
-    Of rows that are read for a model's ``outputs``, numbers are scores where it predicts a score, and its other classes
-    are added to those of the data, which may even have only one.
+    With ``outputs`` the rows are read for a model. Numbers are then scores if it predicts a score. Its other classes
+    are added to those of the data, which may have only one.
     """
     if kind != "scores" and column in table.class_names:
         return table.class_names[column]
@@ -159,14 +161,14 @@ def find_labels(
     if outputs is not None and outputs.score and kind is None and not words:
         return None
     labels = _words(table, column, present) if words else counted
-    if outputs is not None and labels and (every := outputs.completed(labels)):
-        return every
+    if outputs is not None and labels and (completed := outputs.completed(labels)):
+        return completed
     _refuse_doubtful(table, column, labels, len(present), words=words or kind is not None)
     return labels
 
 
 def are_words(labels: Sequence[str] | None) -> bool:
-    """Whether classes have names, which stand in alphabetical order where they were inferred."""
+    """Whether classes have names and not only numbers. Inferred names are in alphabetical order."""
     return labels is not None and any(number(label) is None for label in labels)
 
 

@@ -1,4 +1,4 @@
-"""What a task is: its columns, its labels, its metrics. Ten known ones, and rules for one that is inferred."""
+"""Tasks with their columns, labels and metrics: ten known ones, and rules for an inferred one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from gradistill.data.span_metrics import SPAN_F1, TOKEN_METRICS, token_metrics
 from gradistill.errors import DataError, RecipeError, nearest
 
 RESERVED = frozenset({"label", "labels", "index"})
-"""Column names of the prepared rows, which therefore cannot name a text."""
+"""Column names of the prepared rows, so no text column can have them."""
 
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d{0,17}))(\.0*)?", re.ASCII)
-"""Not 01, which is a code and no number."""
+"""A whole number; 01 is not one, but a code."""
 _UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
-"""Characters without width that change no word, as copied text carries them."""
+"""Characters without width, as copied text has them. They change no word."""
 
 
 def label_key(value: object) -> str:
-    """One spelling for one label: ``1``, ``1.0`` and ``"1.0"`` are the same, ``"01"`` is another; letter case does not
-    matter, nor do characters that nobody sees."""
+    """The spelling by which labels are compared. Letter case and invisible characters do not matter.
+
+    ``1``, ``1.0`` and ``"1.0"`` have the same one, ``"01"`` has another.
+    """
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
     text = _UNSEEN.sub("", str(value)).strip()
@@ -39,12 +41,11 @@ class Task:
     """A text classification or regression task on one text or a pair of texts.
 
     ``labels`` are the class names in the order of their ids; None means regression. ``select`` is the metric that picks
-    the best checkpoint, and becomes the first of the ``metrics``. ``validation`` is the hub's name of the split that we
-    call validation. ``positive`` is the class id whose F1 the metric ``f1`` is, of two classes. Of more, ``f1`` is
-    another name of ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves rows out whose label is -1 or
-    "-" (SNLI's mark for annotators who disagree) instead of refusing them. ``multi_label``: a row has any number of the
-    labels, none included; each label is a yes or no of its own. ``token_labels``: the text is a list of words, each
-    with a label, a BIO2 tag.
+    the best checkpoint, and becomes the first of the ``metrics``. ``validation`` is the hub's name of the validation
+    split. With two classes, the metric ``f1`` is the F1 of the class id ``positive``; with more, ``f1`` is another name
+    of ``macro_f1``, the mean over the classes. ``skip_unlabelled`` leaves out rows whose label is -1 or "-" (in SNLI:
+    annotators disagree) instead of refusing them. ``multi_label``: a row has any number of the labels, none included;
+    each label is a separate yes or no. ``token_labels``: the text is a list of words, each with a label, a BIO2 tag.
 
     Raises RecipeError if the fields contradict each other.
     """
@@ -84,19 +85,19 @@ class Task:
         object.__setattr__(self, "metrics", (self.select, *others))
 
     def metric(self, name: str) -> str:
-        """The name of a metric here: ``f1`` of more than two classes is ``macro_f1``, of words' tags ``span_f1``."""
+        """The name of a metric in this task: ``f1`` is ``macro_f1`` for more than two classes, ``span_f1`` for tags."""
         if self.token_labels:
             return SPAN_F1 if name == "f1" else name
         return "macro_f1" if name == "f1" and (self.num_labels > 2 or self.multi_label) else name
 
     @property
     def positive_label(self) -> str | None:
-        """The class whose F1 the metric ``f1`` is; None where there are not two classes."""
+        """The class that the metric ``f1`` is computed for; None unless there are two classes."""
         two = self.kind == "classes" and self.num_labels == 2
         return self.labels[self.positive] if two and self.labels else None
 
     def with_positive(self, label: str) -> Task:
-        """The task with another positive class. Raises DataError where there is no such class, or not two."""
+        """The task with another positive class. Raises DataError for an unknown class, or unless there are two."""
         if self.labels is None or self.positive_label is None:
             kind = "scores" if self.labels is None else f"{len(self.labels)} classes"
             kind = {"multi_label": "several labels a row", "tokens": "a tag a word"}.get(self.kind, kind)
@@ -123,23 +124,25 @@ class Task:
 
     @property
     def problem_type(self) -> str:
-        """The word that transformers uses in a model's configuration."""
+        """The ``problem_type`` of a transformers configuration."""
         if self.multi_label:
             return "multi_label_classification"
         return "regression" if self.labels is None else "single_label_classification"
 
     @property
     def kind(self) -> Literal["classes", "scores", "multi_label", "tokens"]:
-        """What the labels are: a ``LabelKind`` of ``DataChoice``."""
+        """The kind of the labels: a ``LabelKind`` of ``DataChoice``."""
         if self.token_labels:
             return "tokens"
         return "multi_label" if self.multi_label else "scores" if self.labels is None else "classes"
 
     @property
     def no_label(self) -> Any:
-        """The ``label`` of a row that has none: ``UNLABELLED``, NaN for scores and for each of several labels, or no
-        tag at all."""
-        from gradistill.batch import UNLABELLED  # torch, for which whoever looks at columns need not wait
+        """The ``label`` of a row without one.
+
+        It is ``UNLABELLED``, NaN for a score, a NaN for each of several labels, or an empty list of tags.
+        """
+        from gradistill.batch import UNLABELLED  # imports torch, which reading columns does not need
 
         if self.token_labels:
             return []
@@ -148,7 +151,7 @@ class Task:
         return math.nan if self.labels is None else UNLABELLED
 
     def labelled(self, labels: Any) -> np.ndarray:
-        """Which rows have a label, of a column ``label`` of prepared rows: ``(row,)`` of truth values."""
+        """Which rows have a label: truth values ``(row,)`` for the column ``label`` of prepared rows."""
         if self.token_labels:
             return np.array([len(tags) > 0 for tags in labels], dtype=bool)
         values = np.asarray(labels)
@@ -157,15 +160,17 @@ class Task:
         return np.asarray(np.isfinite(values) if self.labels is None else values >= 0)
 
     def predicted(self, logits: np.ndarray, thresholds: np.ndarray | None = None) -> np.ndarray:
-        """What logits ``(row, label)`` predict: class ids, scores ``(row,)``, or flags ``(row, label)`` at thresholds
-        (½ by default)."""
+        """The predictions of logits ``(row, label)``.
+
+        They are class ids, scores ``(row,)``, or flags ``(row, label)`` at ``thresholds`` (½ by default).
+        """
         if self.multi_label:
             return assigned(logits, thresholds)
         return np.asarray(logits).reshape(len(logits)) if self.labels is None else logits.argmax(-1)
 
     @property
     def num_labels(self) -> int:
-        """Classes, or 1 for regression: the width of the logits."""
+        """The width of the logits: the number of labels, or 1 for regression."""
         return 1 if self.labels is None else len(self.labels)
 
 
@@ -177,7 +182,7 @@ def inferred_task(
     multi_label: bool = False,
     token_labels: bool = False,
 ) -> Task:
-    """A task that nobody named, with the usual metrics of its kind."""
+    """A task inferred from the data, with the usual metrics of its kind."""
     if token_labels:
         return Task(
             "inferred", text_columns, labels, TOKEN_METRICS, SPAN_F1, source=source, token_labels=True
@@ -190,18 +195,18 @@ def inferred_task(
 
 
 def metric_title(name: str, positive: object) -> str:
-    """A metric as people read it: F1 with the class that it is of. ``positive`` is None where that is not known."""
+    """The name of a metric as messages show it: F1 with its class. ``positive`` is None if it is not known."""
     return name if name != "f1" or positive is None else f"f1 ({positive})"
 
 
-# scipy.stats and sklearn load when something is measured: whoever looks at columns need not wait for them.
+# scipy.stats and sklearn are imported on first use: code that only reads columns does not need them.
 
 
 def _f1(labels: np.ndarray, predicted: np.ndarray, task: Task) -> float:
     from sklearn.metrics import f1_score
 
-    found = f1_score(labels, predicted, labels=[task.positive], average=None, zero_division=0.0)  # pyright: ignore[reportArgumentType]
-    return float(np.asarray(found)[0])
+    f1_values = f1_score(labels, predicted, labels=[task.positive], average=None, zero_division=0.0)  # pyright: ignore[reportArgumentType]
+    return float(np.asarray(f1_values)[0])
 
 
 def _accuracy(labels: np.ndarray, predicted: np.ndarray, _: Task) -> float:
@@ -260,18 +265,17 @@ SCORE_METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = Mapping
 def compute_metrics(
     task: Task, logits: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | None = None
 ) -> dict[str, float]:
-    """The metrics of ``task``, each between -1 and 1, the larger the better.
+    """The metrics of ``task``, each between -1 and 1; larger is better.
 
-    ``logits`` is (examples, labels), or (examples,) for regression. ``f1`` is that of class ``task.positive``,
-    ``macro_f1`` the unweighted mean over classes. A correlation with something constant
-    is 0.0, where scipy returns nan: a constant prediction must lose against any other.
-    Scores that are nan stay nan.
+    ``logits`` is (examples, labels), or (examples,) for regression. ``f1`` is the F1 of class ``task.positive``,
+    ``macro_f1`` the unweighted mean over classes. A correlation with a constant is 0.0, where scipy returns nan: a
+    constant prediction must lose against any other. Scores that are nan stay nan.
 
-    Of words with a tag each, ``logits`` are (examples, words, labels) and ``labels`` are (examples, words), −100 where
+    For words with a tag each, ``logits`` are (examples, words, labels) and ``labels`` are (examples, words), −100 where
     there is none.
 
-    Of several labels a row, ``labels`` are flags (examples, labels), and a label is predicted above its one of
-    ``thresholds``, ½ by default. ``average_precision`` is the mean over the labels that some row has.
+    For several labels a row, ``labels`` are flags (examples, labels). A label is predicted if its probability is above
+    its threshold, ½ by default. ``average_precision`` is the mean over the labels that some row has.
     """
     if task.token_labels:
         return token_metrics(task.labels or (), logits.argmax(-1), labels)
@@ -282,7 +286,7 @@ def compute_metrics(
 
 
 def metrics_of(task: Task, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """``compute_metrics`` from predicted class ids, or scores; not of several labels a row."""
+    """``compute_metrics`` from predicted class ids or scores; not for several labels a row."""
     if task.labels is not None:
         return {name: CLASS_METRICS[name](labels, predicted, task) for name in task.metrics}
     truth = np.asarray(labels, np.float64).reshape(-1)
@@ -342,7 +346,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _KNOWN
 
 
 def get_task(name: str) -> Task:
-    """The known task of that name; raises RecipeError with the nearest one."""
+    """The known task of this name. Raises RecipeError with the nearest name if there is none."""
     if name not in TASKS:
         raise RecipeError(f"There is no task {name!r}.", remedy=nearest(name, TASKS))
     return TASKS[name]

@@ -1,4 +1,4 @@
-"""A file of a teacher's answers: probabilities, log-probabilities, votes or labels, for rows and for copies of them."""
+"""Files of a teacher's answers: probabilities, log-probabilities, votes or labels, for rows and for copies of them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gradistill.data.tasks import Task, label_key
 from gradistill.errors import DataError, Problem
 
 PREFIXES = {"logit_": "log-probabilities", "probability_": "probabilities", "votes_": "votes"}
-"""In front of a label's name in the column of its numbers, and what those are; the first that a file has count."""
+"""The prefix of a label's column, and the kind of its numbers. The first prefix that a file has is used."""
 SCORES, LABELS = ("predicted_score", "score"), ("predicted_label", "label")
-"""Columns of a regression, and of labels, where a file has no numbers for each label."""
+"""Names of the column of scores, and of labels, in a file without numbers for each label."""
 ID = "id"
 _ID = re.compile(r"(?P<row>[a-z]+/\d+(?:/\d+/\d+)?)-(?P<mark>[0-9a-f]{8})")
 _REMEDY = "correct these rows of the file, and start again"
@@ -32,8 +32,9 @@ _REMEDY = "correct these rows of the file, and start again"
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """Files of a teacher's answers, in the place of a teacher: ``file`` for the training rows, and ``validation`` for
-    those of validation where ``file`` does not hold them (docs/teachers.md).
+    """Files of answers that replace a teacher (docs/teachers.md).
+
+    ``file`` is for the training rows, ``validation`` for the validation rows if ``file`` does not hold them.
 
     Example: ``distill(TeacherAnswers("answers.csv"), "DATA/mrpc", "runs/student", recipe)``
     """
@@ -43,8 +44,9 @@ class TeacherAnswers:
 
 
 def row_id(split: str, row: int, texts: Texts, copy: tuple[int, int] | None = None) -> str:
-    """The name under which a row is answered, or a ``copy``: the number of its set, and its own. It ends with a mark of
-    the texts, so that answers to other texts are found out.
+    """The id of a row in a file of answers, or of a ``copy`` (the number of its set, and its own number).
+
+    It ends with a hash of the texts, so that answers to other texts are detected.
 
     Example: ``row_id("train", 17, ("a fine film",))``
     """
@@ -54,8 +56,11 @@ def row_id(split: str, row: int, texts: Texts, copy: tuple[int, int] | None = No
 
 @dataclass(frozen=True, eq=False)
 class AnswerFile:
-    """One file of answers, read and not yet checked. ``kind`` is what its ``columns`` hold, which are named by label
-    (of labels and scores the one column by its own name)."""
+    """One file of answers, read but not yet checked.
+
+    ``kind`` is what its ``columns`` hold. These are the names of columns by label; for labels and scores, the only one
+    by its own name.
+    """
 
     table: Table
     kind: str
@@ -63,7 +68,7 @@ class AnswerFile:
 
     @classmethod
     def read(cls, file: str | Path) -> AnswerFile:
-        """Raises DataError for a file that cannot be read, or without columns of answers."""
+        """Read a file. Raises DataError if it cannot be read, or has no columns of answers."""
         path = Path(file)
         if ending_of(path) is None:
             raise DataError(f"{path} is no file of answers.", expected=LISTED, remedy="name such a file")
@@ -73,8 +78,8 @@ class AnswerFile:
                 f"The answers in {path} cannot be read.", problems=table.problems, remedy="correct the file"
             )
         for prefix, kind in PREFIXES.items():
-            if found := {n.removeprefix(prefix): n for n in table.columns if n.startswith(prefix)}:
-                return cls(table, kind, found)
+            if columns := {n.removeprefix(prefix): n for n in table.columns if n.startswith(prefix)}:
+                return cls(table, kind, columns)
         for names, kind in ((SCORES, "scores"), (LABELS, "labels")):
             for name in names:
                 if name in table.columns:
@@ -88,12 +93,14 @@ class AnswerFile:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The labels that have a column each; None where answers are labels or scores."""
+        """The labels that have a column each; None if the answers are labels or scores."""
         return tuple(self.columns) if self.kind in PREFIXES.values() else None
 
     def answers(self, task: Task) -> Answers:
-        """The answers as logits over the labels of ``task``, in its order. The columns must be in that order already
-        (``align_labels``). Raises DataError with every row at fault."""
+        """The answers as logits over the labels of ``task``. Raises DataError with every row at fault.
+
+        The columns must be in the order of the task's labels already (``align_labels``).
+        """
         self._refuse_other_task(task)
         if self.kind == "labels":
             return Answers(self.table, self.kind, self._of_labels(task))
@@ -143,14 +150,14 @@ class AnswerFile:
         (column,) = self.columns.values()
         places = {label_key(label): place for place, label in enumerate(task.labels or ())}
         cells = self.table.columns[column]
-        found = [places.get(label_key(cell)) for cell in cells]
+        label_ids = [places.get(label_key(cell)) for cell in cells]
         known = known_list(task.labels or ())
         self._raise(
             self.table.problem(k, f"{shown(cells[k])} is none of the labels {known}", column)
-            for k, place in enumerate(found)
+            for k, place in enumerate(label_ids)
             if place is None
         )
-        return logits_of(np.eye(task.num_labels)[np.array(found, dtype=np.int64)])
+        return logits_of(np.eye(task.num_labels)[np.array(label_ids, dtype=np.int64)])
 
     def _refuse(self, faults: Mapping[str, np.ndarray], values: np.ndarray) -> None:
         first = next(iter(self.columns.values()))
@@ -163,15 +170,17 @@ class AnswerFile:
         )
 
     def _raise(self, problems: Any) -> None:
-        if found := sorted(problems, key=lambda problem: problem.row or 0):
+        if ordered := sorted(problems, key=lambda problem: problem.row or 0):
             raise DataError(
-                f"{len(found)} answers in {self.table.file} cannot be used:", problems=found, remedy=_REMEDY
+                f"{len(ordered)} answers in {self.table.file} cannot be used:",
+                problems=ordered,
+                remedy=_REMEDY,
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers of one file as logits ``(record, label)``, float64, and which rows they are for."""
+    """The answers of one file as logits ``(record, label)``, float64, and the table that matches them with rows."""
 
     table: Table
     kind: str
@@ -180,11 +189,11 @@ class Answers:
     def of_rows(
         self, split: str, rows: Sequence[int], texts: Sequence[Texts], task: Task, *, total: int
     ) -> tuple[list[int | None], str]:
-        """The record of each of some rows, None where there is none, and how they were found.
+        """The record of each of the ``rows``, None where there is none, and how records and rows were matched.
 
-        Records are found by ``id`` (``row_id``), else by the texts where the file has the columns of the task, else by
-        their order, where there are as many as ``total`` rows of the split. Raises DataError where nothing of that
-        applies, and for two records of one row that differ.
+        They are matched by ``id`` (``row_id``), else by the texts if the file has the task's columns, else by their
+        order if there are as many records as ``total`` rows of the split. Raises DataError if none of these applies,
+        and for two records of one row that differ.
         """
         if self._ids is not None:
             return [self._ids.get(row_id(split, *each)) for each in zip(rows, texts, strict=True)], "by id"
@@ -200,11 +209,11 @@ class Answers:
         )
 
     def order_alone(self, task: Task) -> bool:
-        """Whether nothing but their order shows what the answers are for."""
+        """Whether only the order of the answers shows which rows they belong to."""
         return self._ids is None and self._by_texts(task) is None
 
     def of_copy(self, row: int, texts: Texts, copy: tuple[int, int]) -> int | None:
-        """The record of a changed copy of a training row."""
+        """The record of a changed copy of a training row; None if there is none."""
         return None if self._ids is None else self._ids.get(row_id("train", row, texts, copy))
 
     @cached_property
@@ -224,16 +233,14 @@ class Answers:
         return self._once(zip(*columns, strict=True), task.text_columns[0])
 
     def _once(self, keys: Iterator[Any], column: str) -> dict[Any, int]:
-        """The first record of each key. Raises DataError where another one differs from it."""
-        found: dict[Any, int] = {}
+        """The first record of each key. Raises DataError if another record with the same key differs from it."""
+        records: dict[Any, int] = {}
         problems: list[Problem] = []
         for place, key in enumerate(keys):
-            first = found.setdefault(key, place)
+            first = records.setdefault(key, place)
             if first != place and not np.array_equal(self.logits[first], self.logits[place]):
                 problems.append(
-                    self.table.problem(
-                        place, f"answered otherwise than in row {self.table.lines[first]}", column
-                    )
+                    self.table.problem(place, f"another answer than in row {self.table.lines[first]}", column)
                 )
         if problems:
             raise DataError(
@@ -241,7 +248,7 @@ class Answers:
                 problems=problems,
                 remedy="keep one answer for each",
             )
-        return found
+        return records
 
 
 def _fault(cell: Any, value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Which columns are texts? Ids, dates, categories and labels under another name are not: each with its reason."""
+"""The choice of text columns. Ids, dates, categories and labels under another name are left out, with a reason."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from gradistill.data.unspaced_scripts import CHARACTER
 from gradistill.errors import DataError
 
 IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
-"""Never taken for a text; the nameless column is the row number that some tools write first."""
+"""Columns that are never a text. The one without a name is the row number that some tools write first."""
 NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_columns= in Python)"
 
 FEWEST_ROWS = 5
 """With fewer rows a pattern in a column means nothing."""
 SAMPLE = 5000
-"""Values that the patterns are tried on: as good as all of them."""
+"""The most values that the patterns are tested on: as good as all of them."""
 MOST = 0.95
 """The share of the values that must fit a pattern."""
 REPEATS = 3
-"""How often a value, or a label, occurs on average before a dependence between them can be no accident."""
+"""How often a value, or a label, must occur on average before a dependence between them counts."""
 ALIKE = 0.98
-"""The share of rows in which a column agrees with the label before it counts as the label under another name."""
+"""A column is the label under another name if it agrees with the label in this share of rows."""
 FEW_VALUES, FEW_WORDS = 50, 3
 """A category has at most so many values, of at most so many words on average, and ten rows a value."""
 PHRASE_WORDS, PHRASE_ROWS = 8, 30
-"""Its values may have so many words on average, as departments have, where there are so many rows a value."""
+"""A category's values may have so many words on average, as departments have, if there are so many rows a value."""
 
 FEW_WITH_ONE_LABEL = "few values, and one label for each"
 
@@ -54,24 +54,23 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class TextChoice:
-    """The columns that are texts, and why each of the others is none."""
+    """The text columns, and the reason why each other column is not one."""
 
     texts: tuple[str, ...]
     left_out: Mapping[str, str]
 
 
 def label_candidates(columns: Iterable[str]) -> list[str]:
-    """The columns that are called like a label."""
+    """The columns with a usual name of labels."""
     return [name for name in columns if names_labels(name)]
 
 
 def find_text_columns(table: Table, label_column: str) -> TextChoice:
-    """The one or two columns of text, in the order of the file. Raises DataError, naming the columns, where in doubt.
+    """The one or two columns of text, in the order of the file. Raises DataError if they are not certain.
 
-    Never a text is a column without words (ids, dates, links, numbers, one value throughout), or one that follows
-    from the label or gives it away (its name, its number, a finer or a coarser class). A category that does neither
-    may be half of a pair: then the columns have to be named. Single words and running numbers are texts where
-    nothing better is there.
+    A column without words (ids, dates, links, numbers, one value throughout) is never a text. Nor is one that follows
+    from the label or gives it away (its name, its number, a finer or a coarser class). Any other category may be half
+    of a pair, so the user must name the columns. Single words and running numbers are texts if there is nothing better.
     """
     others = [name for name in table.columns if name != label_column]
     kinds = {name: _kind(table, name, label_column) for name in others}
@@ -94,7 +93,7 @@ def find_text_columns(table: Table, label_column: str) -> TextChoice:
 
 @dataclass(frozen=True)
 class _Kind:
-    """``none`` for no text, ``category``, ``weak`` for a text where there is no better one, or ``text``."""
+    """``kind`` is ``none`` (no text), ``category``, ``weak`` (a text if there is no better one) or ``text``."""
 
     kind: str
     reason: str = ""
@@ -134,18 +133,20 @@ def _option(*names: str) -> str:
 def _no_choice(
     table: Table, label_column: str, texts: Sequence[str], reasons: Mapping[str, str]
 ) -> DataError:
-    found = f"{len(texts)} columns of text: {', '.join(map(shown, texts))}" if texts else "no column of text"
+    counted = (
+        f"{len(texts)} columns of text: {', '.join(map(shown, texts))}" if texts else "no column of text"
+    )
     no_texts = "".join(f"\n  - {shown(name)}: {reason}" for name, reason in reasons.items())
     return DataError(
-        f"{table.file} has {found}.{' No texts are:' + no_texts if no_texts else ''}",
-        expected=f"one or two{f' beside the label {label_column!r}' if label_column else ''}, among the columns "
+        f"{table.file} has {counted}.{' No texts are:' + no_texts if no_texts else ''}",
+        expected=f"one or two{f' besides the label {label_column!r}' if label_column else ''}, among the columns "
         + ", ".join(map(shown, table.columns)),
         remedy=NAME_TEXTS,
     )
 
 
 def holds_text(table: Table, column: str) -> bool:
-    """Whether a column holds texts, and no numbers or ids of classes."""
+    """Whether a column holds texts, and not numbers or class ids."""
     values = table.columns[column]
     if not table.typed:
         return not all_numbers(values)
@@ -171,13 +172,13 @@ def _filled(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _sample(values: Sequence[Any]) -> list[str]:
-    """So many of the texts, from all over the column: a list of all may not fit into memory."""
+    """At most ``SAMPLE`` of the texts, from all over the column: a list of all may not fit into memory."""
     count = sum(1 for _ in _filled(values))
     return [*islice(_filled(values), 0, None, -(-count // SAMPLE) or 1)]
 
 
 def _is_date(value: str) -> bool:
-    """Digits, and no letters but those of months, days, time zones."""
+    """Whether a text has digits, and no letters but those of months, days, time zones."""
     digits = _DIGITS.findall(value)
     return (
         len(value) <= 40
@@ -208,7 +209,7 @@ def _mostly(values: Sequence[str], fits: Any) -> bool:
 
 def _no_text(table: Table, column: str) -> str | None:
     if column.casefold() in IGNORED_COLUMNS:
-        return "called like a row's number or mark"
+        return "named like a row number or mark"
     if column in table.class_names:
         return "class ids"
     if fields := nested_names(replace(table, columns={column: table.columns[column]})):
@@ -219,7 +220,7 @@ def _no_text(table: Table, column: str) -> str | None:
 
 
 def _weak_text(values: Sequence[Any]) -> str | None:
-    """Why a column is a text only where there is no better one."""
+    """Why a column is a text only if there is no better one; None if it is a good one."""
     if 2 * (blank := sum(map(is_missing, values))) > len(values):
         return f"empty in {blank} of {len(values)} rows"
     sample = _sample(values)
@@ -250,14 +251,13 @@ def _category(values: Sequence[Any]) -> str | None:
 
 
 def label_dependence(table: Table, column: str, label_column: str) -> str | None:
-    """How a column of few values and the label follow from each other; None where they do not, or for free text.
+    """How a column with few values and the label follow from each other; None if they do not, or for free text.
 
-    Unique values determine everything: only values that come again and again show that a column is the label in
-    other words.
+    Unique values determine everything. So only repeated values show that a column is the label in other words.
     """
     if label_column not in table.columns:  # a split without labels
         return None
-    if _are_unique(table.columns[column]):  # spellings apart
+    if _are_unique(table.columns[column]):  # before spellings are unified
         return None
     pairs = [
         (label_key(value), label_key(label))
@@ -284,7 +284,7 @@ def label_dependence(table: Table, column: str, label_column: str) -> str | None
 
 
 def _are_unique(values: Sequence[Any]) -> bool:
-    """Whether a column has hardly a value that comes again, or hardly any at all."""
+    """Whether hardly any value of a column is repeated, or it has hardly any values."""
     count, different = 0, set()
     for value in values:
         if isinstance(value, Hashable) and not is_missing(value):
@@ -296,7 +296,7 @@ def _are_unique(values: Sequence[Any]) -> bool:
 
 
 def _purity(pairs: Iterable[tuple[str, str]]) -> float:
-    """The share of rows whose second value is the usual one beside their first."""
+    """The share of rows whose second value is the most frequent one for their first value."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for first, second in pairs:
         counts[first][second] += 1
@@ -305,8 +305,7 @@ def _purity(pairs: Iterable[tuple[str, str]]) -> float:
 
 
 def _in_steps(pairs: Sequence[tuple[str, str]], different: int) -> bool:
-    """Whether each value stands for a range of scores: of labels in numbers there are no more than of texts that come
-    again and again."""
+    """Whether each value of a column covers one range of scores. There must be more different scores than values."""
     scores = [(n, value) for value, label in pairs if (n := number(label)) is not None and math.isfinite(n)]
     if len(scores) < len(pairs) or different >= len({n for n, _ in scores}):
         return False

@@ -1,4 +1,4 @@
-"""Changed copies of raw texts as a model reads them: token ids, with words hidden behind its mask token."""
+"""Changed copies of raw texts as token ids of a model, with its mask token for masked words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gradistill.errors import GradistillError
 class CopyReader:
     """The raw ``texts`` of rows by their numbers, and how one model reads copies of them (``batch.TextReader``).
 
-    ``pool`` holds words of the data, which stand in for others. Texts are cut at ``max_length`` tokens.
+    ``pool`` holds words of the data, which replace others. Texts are cut at ``max_length`` tokens.
     """
 
     texts: Mapping[int, Texts]
@@ -30,13 +30,13 @@ class CopyReader:
     max_length: int
 
     def inputs(self, copies: Sequence[Copy]) -> Mapping[str, Tensor]:
-        """The padded columns of copies."""
+        """The padded columns of the copies."""
         return Collator(self.tokenizer)(encoded_copies(copies, self.tokenizer, self.max_length))
 
 
 @dataclass(frozen=True)
 class ReadingCollator(Collator):
-    """A ``Collator`` of rows whose raw texts the objectives need: its ``reader`` knows them."""
+    """A ``Collator`` for objectives that need the raw texts of the rows: its ``reader`` has them."""
 
     reader: CopyReader | None = None
 
@@ -44,9 +44,9 @@ class ReadingCollator(Collator):
 def encoded_copies(
     copies: Sequence[Copy], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> list[Mapping[str, Any]]:
-    """The columns of every copy: token ids, masked where words are. A text that several copies mask is tokenized once.
+    """The columns of every copy: token ids, with the mask token for masked words. Each text is tokenized once.
 
-    Raises GradistillError for masked words and a tokenizer without character offsets.
+    Raises GradistillError for masked words if the tokenizer has no character offsets.
     """
     masked = any(copy.kept is not None for copy in copies)
     if masked and not tokenizer.is_fast:
@@ -61,9 +61,9 @@ def encoded_copies(
     columns = [list(column) for column in zip(*texts, strict=True)]
     encoded = tokenized(tokenizer, columns, max_length, offsets=masked)
     names = [name for name in encoded if name not in ("offset_mapping", "special_tokens_mask")]
-    blank = Collator(tokenizer).mask_token_id
+    mask_token_id = Collator(tokenizer).mask_token_id
     ranges: dict[int, np.ndarray] = {}
-    found: list[Mapping[str, Any]] = []
+    rows: list[Mapping[str, Any]] = []
     for copy in copies:
         place = texts[copy.texts]
         row = {name: encoded[name][place] for name in names}
@@ -72,7 +72,7 @@ def encoded_copies(
                 ranges[place] = token_word_ranges(
                     copy.texts, encoded["offset_mapping"][place], encoded.sequence_ids(place)
                 )
-            ids = mask_tokens(np.asarray(row["input_ids"]), ranges[place], copy.kept[None], blank)
+            ids = mask_tokens(np.asarray(row["input_ids"]), ranges[place], copy.kept[None], mask_token_id)
             row["input_ids"] = ids[0].tolist()
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows

@@ -1,4 +1,4 @@
-"""Words with a tag each: lists of words and of BIO2 tags, checked row by row, and their columns inferred."""
+"""Words with a tag each: checks of lists of words and of BIO2 tags, and the inference of their columns."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ TAG_COLUMNS = ("tags", "ner_tags", "labels", "label")
 """Names of the columns of words and of tags, the likeliest first."""
 
 BIO2 = "BIO2 tags: O, B-x for the first word of a span, I-x for its others"
-"""What messages expect."""
+"""The tags that messages expect."""
 _WHERE = "name the words with --text-columns, the tags with --label-column (text_columns= and label_column= in Python)"
 _OTHER_SCHEMES = frozenset("SELU")
 
 
 def holds_lists(values: Iterable[object]) -> bool:
-    """Whether a column holds lists, of words or of their tags; cells may be missing, others must be lists."""
-    there = [value for value in values if not is_missing(value)]
-    return bool(there) and all(isinstance(value, list | tuple) for value in there)
+    """Whether a column holds lists, of words or of their tags. Cells may be missing; all others must be lists."""
+    present = [value for value in values if not is_missing(value)]
+    return bool(present) and all(isinstance(value, list | tuple) for value in present)
 
 
 def with_word_lists(table: Table) -> Table:
-    """The table of a CSV file with lists in place of their text, where it holds words with a BIO2 tag each: columns of
-    lists, one of them of tags, as pandas writes them.
+    """The table of a CSV file with lists in place of their text, as pandas writes them, if it holds tagged words.
+
+    It holds tagged words if it has columns of lists, and one of them has a BIO2 tag for each word of another.
 
     Example: ``with_word_lists(Table("a.csv", {"a": ["['in', 'Rome']"], "b": ["['O', 'B-x']"]}, [2], typed=False))``
     """
     if table.typed:
         return table
-    found = {name: cells for name, texts in table.columns.items() if (cells := _lists(texts)) is not None}
-    tags = {name for name, cells in found.items() if all(map(are_tags, cells))}
-    if not any(_as_long(found[words], found[own]) for words in found.keys() - tags for own in tags):
+    lists = {name: cells for name, texts in table.columns.items() if (cells := _lists(texts)) is not None}
+    tags = {name for name, cells in lists.items() if all(map(are_tags, cells))}
+    if not any(_as_long(lists[words], lists[own]) for words in lists.keys() - tags for own in tags):
         return table
-    return replace(table, columns={**table.columns, **found})
+    return replace(table, columns={**table.columns, **lists})
 
 
 def _lists(texts: Sequence[Any]) -> list[Any] | None:
-    """The lists of text that the cells of a column are, as far as they are there; None for another column."""
+    """The cells of a column as lists of text, and None for missing cells; None for a column of anything else."""
     first = next((text for text in texts if not is_missing(text)), None)
     if not isinstance(first, str) or not first.strip().startswith("["):
         return None
@@ -56,19 +57,21 @@ def _lists(texts: Sequence[Any]) -> list[Any] | None:
 
 
 def find_words(table: Table, named: Sequence[str] | None = None) -> str | None:
-    """The column of lists of words: the one ``named``, or one that is called so; None where there is none."""
+    """The column of lists of words: the ``named`` one, or the one with a usual name; None if there is none."""
     names = named or [name for name in table.columns if name.casefold() in WORD_COLUMNS]
-    found = [
+    columns = [
         name
         for name in names
         if holds_lists(cells := table.columns.get(name, ())) and _first(cells, str) is not None
     ]
-    return found[0] if len(found) == 1 else None
+    return columns[0] if len(columns) == 1 else None
 
 
 def find_tags(table: Table, words: str, named: str | None = None) -> str | None:
-    """The column of a tag for each of the words: the one ``named``, or one that is called so and has as many tags as
-    words in half of the rows; None where there is none."""
+    """The column of a tag for each word: the ``named`` one, or one with a usual name; None if there is none.
+
+    A column that is not named must have as many tags as words in half of the rows.
+    """
     by_name = {name.casefold(): name for name in table.columns}
     names = [named] if named else [by_name[name] for name in TAG_COLUMNS if name in by_name]
     lists = [name for name in names if name != words and holds_lists(table.columns.get(name, ()))]
@@ -78,7 +81,7 @@ def find_tags(table: Table, words: str, named: str | None = None) -> str | None:
 
 
 def _as_long(words: Sequence[Any], tags: Sequence[Any]) -> bool:
-    """Whether lists are as long as those of another column in half of the rows or more."""
+    """Whether the lists of two columns are equally long in half of the rows or more."""
     same = [len(a or ()) == len(b or ()) for a, b in zip(words, tags, strict=True)]
     return 2 * sum(same) >= len(same)
 
@@ -88,9 +91,9 @@ def _first(cells: Iterable[Any], kind: type) -> Any:
 
 
 def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tuple[str, ...]:
-    """``O``, and ``B-`` and ``I-`` of every type that the column holds, in alphabetical order; or as it declares them.
+    """The tags of a column: ``O``, then ``B-`` and ``I-`` of every type in alphabetical order; or the declared ones.
 
-    Of rows that are read for a model's ``outputs``, its other tags are added.
+    With ``outputs`` the rows are read for a model, and its other tags are added.
 
     Raises DataError for numbers without names, and for tags of another scheme.
     """
@@ -121,20 +124,20 @@ def bio_names(table: Table, column: str, outputs: Outputs | None = None) -> tupl
                 )
             if tag != OUTSIDE:
                 kinds.add(tag[2:])
-    found = (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(kinds) for prefix in "BI"))
-    if outputs is not None and (every := outputs.completed(found)):
-        return every
+    names = (OUTSIDE, *(f"{prefix}-{kind}" for kind in sorted(kinds) for prefix in "BI"))
+    if outputs is not None and (completed := outputs.completed(names)):
+        return completed
     if not kinds:
         raise DataError(
             f"{table.file}, column {column!r}: no word has a tag but O.",
             expected="BIO2 tags of spans",
             remedy=_WHERE,
         )
-    return found
+    return names
 
 
 def scheme_fault(tag: str) -> str:
-    """Why a tag is none of BIO2; blank where it is one."""
+    """Why a tag is not one of BIO2; an empty string if it is."""
     if tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2):
         return ""
     if len(tag) > 2 and tag[1] == "-" and tag[0] in _OTHER_SCHEMES:
@@ -150,7 +153,7 @@ def are_tags(cell: object) -> bool:
 
 
 def word_problems(table: Table, column: str) -> list[Problem]:
-    """Lists of words that are missing or empty, or that hold what is no word."""
+    """The problems of a column of words: lists that are missing or empty, or that hold other things than words."""
     return [
         table.problem(row, fault, column)
         for row, cell in enumerate(table.columns.get(column, [None] * len(table.lines)))
@@ -159,7 +162,7 @@ def word_problems(table: Table, column: str) -> list[Problem]:
 
 
 def words_fault(cell: object) -> str:
-    """Why a cell is no list of words; blank where it is one."""
+    """Why a cell is no list of words; an empty string if it is one."""
     if is_missing(cell) or not isinstance(cell, list | tuple):
         return "the words are missing" if is_missing(cell) else f"{shown(cell)} where a list of words belongs"
     if not cell:
@@ -171,16 +174,16 @@ def words_fault(cell: object) -> str:
 def tag_ids(
     table: Table, words: str, column: str, task: Task
 ) -> tuple[list[list[int] | None], list[Problem]]:
-    """The tag id of every word of each row; None, and a problem, where they are missing or no BIO2."""
+    """The tag id of every word of each row; None, and a problem, for tags that are missing or not BIO2."""
     names = task.labels or ()
     ids = {name: k for k, name in enumerate(names)}
-    found: list[list[int] | None] = []
+    row_tags: list[list[int] | None] = []
     problems = []
     for row, (cell, text) in enumerate(zip(table.columns[column], table.columns[words], strict=True)):
         if fault := _tags_fault(cell, text, ids):
             problems.append(table.problem(row, fault, column))
-        found.append(None if fault else [ids[tag] for tag in cell])
-    return found, problems
+        row_tags.append(None if fault else [ids[tag] for tag in cell])
+    return row_tags, problems
 
 
 def _tags_fault(cell: Any, words: Any, ids: dict[str, int]) -> str:
@@ -194,7 +197,7 @@ def _tags_fault(cell: Any, words: Any, ids: dict[str, int]) -> str:
             return f"{UNKNOWN_LABEL} {shown(tag)} of word {place + 1}; known: {known_list(tuple(ids))}"
         if tag[:2] == "I-" and before[2:] != tag[2:]:
             return (
-                f"the tag of word {place + 1} is {tag} behind {before}, where BIO2 has B-{tag[2:]}; spans that begin "
+                f"the tag of word {place + 1} is {tag} after {before}, where BIO2 has B-{tag[2:]}; spans that begin "
                 "with I- are IOB1, which is not read: convert it"
             )
         before = tag

@@ -25,14 +25,15 @@ _AT_ONCE = 4000
 _NARROW = {name: pa.list_(pa.int32()) for name in ("input_ids", "word_ids")} | {
     name: pa.list_(pa.int8()) for name in ("attention_mask", "special_tokens_mask", "token_type_ids")
 }
-"""Of these columns the numbers are small."""
+"""Arrow types of columns with small numbers."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """``dataset`` holds token ids; ``truncated`` rows lost tokens; ``longest`` is a length before that, in tokens.
+    """Encoded rows: ``dataset`` holds token ids. ``truncated`` rows lost tokens.
 
-    ``windowed`` of so many ``texts`` take several rows (``data.windows``); without windows each is a row.
+    ``longest`` is the greatest length before truncation, in tokens. ``windowed`` of the ``texts`` take several rows
+    (``data.windows``); without windows each text is a row.
     """
 
     dataset: Dataset
@@ -45,7 +46,7 @@ class Encoded:
 
     @property
     def cut(self) -> Cut:
-        """The same numbers with that of all rows, to be printed and added up."""
+        """The same figures and the number of rows as a ``Cut``, which can be printed and added up."""
         rows = len(self.dataset) if self.texts is None else self.texts
         return Cut(self.max_length, self.truncated, rows, self.longest, self.words_unread, self.windowed)
 
@@ -65,12 +66,12 @@ def encode(
         ``rows``: one split of ``load_splits``.
         ``tokenizer``: a fast tokenizer of transformers.
         ``task``: the task of the rows, ``splits.task``.
-        ``max_length``: tokens a row at most, special ones included.
-        ``words``: whether to add ``word_ids``, the number of each token's word in the raw text (−1 for none), which
-            objectives on texts with words replaced read. Without them every token but special ones counts as a word.
-            With another tokenizer they are of units that neither splits (``unit_starts``), mostly words, and the
-            tokens of a unit that is cut off belong to none.
-        ``keep_tokenless``: whether rows of which the tokenizer makes no token stay, and are not refused.
+        ``max_length``: the most tokens of a row, special ones included.
+        ``words``: whether to add ``word_ids``, the number of each token's word in the raw text (−1 for none).
+            Objectives on texts with replaced words need them. Without them every token but special ones counts as a
+            word. If this is another tokenizer, they number units that neither tokenizer splits (``unit_starts``),
+            mostly words; tokens of a unit that is cut off belong to none.
+        ``keep_tokenless``: whether to keep rows of which the tokenizer makes no token, instead of refusing them.
 
     Returns the data set with ``input_ids``, ``attention_mask``, ``special_tokens_mask``, ``token_type_ids`` if the
     tokenizer makes them, ``labels``, ``index`` and ``length``, and how many texts were cut. A pair loses tokens from
@@ -90,7 +91,7 @@ def encode(
             remedy="give a split with rows",
         )
     parts, blank, cut = list[pa.Table](), list[int](), Cut(max_length)
-    for start in range(0, len(rows), _AT_ONCE):  # in Arrow they take a tenth of the memory of lists
+    for start in range(0, len(rows), _AT_ONCE):  # Arrow takes a tenth of the memory of lists
         piece = rows.select(range(start, min(start + _AT_ONCE, len(rows)))) if len(rows) > _AT_ONCE else rows
         if task.token_labels:
             columns, lost = tagged_words(
@@ -116,21 +117,21 @@ def encode(
 def _tokens(
     piece: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int
 ) -> tuple[dict[str, Any], Cut]:
-    """The tokenizer's columns of some rows, and what of them is cut."""
+    """The tokenizer's columns of some rows, and how much is cut."""
     texts = [piece[name][:] for name in task.text_columns]
-    found: dict[str, Any] = dict(tokenized(tokenizer, texts, None))
-    lengths = [len(ids) for ids in found["input_ids"]]
+    columns: dict[str, Any] = dict(tokenized(tokenizer, texts, None))
+    lengths = [len(ids) for ids in columns["input_ids"]]
     if long := [row for row, length in enumerate(lengths) if length > max_length]:
         cut = tokenized(tokenizer, [[column[row] for row in long] for column in texts], max_length)
         for name, values in cut.items():
             for row, value in zip(long, values, strict=True):
-                found[name][row] = value
-    found.pop("offset_mapping", None)
-    return found, Cut(max_length, len(long), len(lengths), max(lengths))
+                columns[name][row] = value
+    columns.pop("offset_mapping", None)
+    return columns, Cut(max_length, len(long), len(lengths), max(lengths))
 
 
 def refuse_no_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int) -> None:
-    """Raise RecipeError if ``max_length`` leaves no room for a token of each of so many texts."""
+    """Raise RecipeError if ``max_length`` leaves no room for one token of each text of a row."""
     template = template_of(tokenizer)
     room = (
         tokenizer.num_special_tokens_to_add(pair=texts == 2)
@@ -148,9 +149,9 @@ def refuse_no_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: i
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """Which characters each token of a row stands for, special ones included: ``encode``'s tokens in their order.
+    """The character offsets of each token of a row, special ones included, in the order of ``encode``.
 
-    ``segments`` holds the number of the text, None for tokens of none.
+    ``segments`` holds the number of each token's text, None for a token of no text.
     """
 
     offsets: list[tuple[int, int]]
@@ -160,9 +161,9 @@ class TokenPlaces:
 def token_places(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task, *, max_length: int | None = 128
 ) -> list[TokenPlaces]:
-    """The characters behind the tokens of each row of a prepared split, cut as ``encode`` cuts them; None cuts nothing.
+    """The character offsets of the tokens of each row of a prepared split, cut as by ``encode``.
 
-    Raises RecipeError for a tokenizer without offsets (one that is not of the fast kind).
+    With ``max_length`` None nothing is cut. Raises RecipeError for a tokenizer without offsets (not a fast one).
     """
     if not tokenizer.is_fast:
         raise RecipeError(
@@ -170,14 +171,14 @@ def token_places(
             expected="a fast tokenizer",
             remedy="save the model with its tokenizer.json",
         )
-    found = []
+    row_places = []
     for texts in _pieces(rows, task):
         encoded = tokenized(tokenizer, texts, max_length, offsets=True)
         every: Any = encoded["offset_mapping"]
         for row, offsets in enumerate(every):
             places = [(int(start), int(end)) for start, end in offsets]
-            found.append(TokenPlaces(places, encoded.sequence_ids(row)))
-    return found
+            row_places.append(TokenPlaces(places, encoded.sequence_ids(row)))
+    return row_places
 
 
 def _word_ids(
@@ -189,16 +190,16 @@ def _word_ids(
 def _unit_ids(
     rows: Dataset, tokenizers: tuple[PreTrainedTokenizerBase, ...], task: Task, max_length: int
 ) -> list[list[int]]:
-    """Of the tokens of the first tokenizer."""
+    """The unit of each token of the first tokenizer, −1 for none. No tokenizer splits a unit."""
     read = _word_ranges(rows, tokenizers[0], task, max_length)
     uncut = zip(*(_word_ranges(rows, tokenizer, task, None) for tokenizer in tokenizers), strict=True)
-    found = []
+    unit_ids = []
     for texts, left, whole in zip(row_texts(rows, task), read, uncut, strict=True):
         words = count_words(texts)
         begins = np.bincount(unit_starts(words, whole), minlength=words)
         unit_of = np.append(np.cumsum(begins) - 1, -1)  # the last is that of word −1
-        found.append(_without_cut_words(unit_of[left[:, 0]], unit_of[whole[0][:, 0]]).tolist())
-    return found
+        unit_ids.append(_without_cut_words(unit_of[left[:, 0]], unit_of[whole[0][:, 0]]).tolist())
+    return unit_ids
 
 
 def _word_ranges(
@@ -215,8 +216,10 @@ def _word_ranges(
 def _without_cut_words(
     words: Int[np.ndarray, " token"], before: Int[np.ndarray, " whole"]
 ) -> Int[np.ndarray, " token"]:
-    """The words of a text's tokens, −1 for tokens of one that had more of them ``before`` it was cut."""
-    left, all_of_them = (np.bincount(of + 1, minlength=int(before.max()) + 2) for of in (words, before))
+    """The words of a text's tokens, −1 for tokens of a word that had more tokens ``before`` truncation."""
+    left, all_of_them = (
+        np.bincount(numbers + 1, minlength=int(before.max()) + 2) for numbers in (words, before)
+    )
     return np.where((left == all_of_them)[words + 1], words, -1)
 
 
@@ -233,10 +236,10 @@ def tokenized(
     *,
     offsets: bool = False,
 ) -> BatchEncoding:
-    """Token ids of one or two columns of ``texts``, unpadded, cut to ``max_length`` where it is given.
+    """Token ids of one or two columns of ``texts``, unpadded, cut to ``max_length`` if it is given.
 
-    With ``offsets`` also the characters that each token stands for, which a fast tokenizer has. A template of the
-    tokenizer (``prompt_template``) is around the texts.
+    With ``offsets`` also the character offsets of each token, which a fast tokenizer returns. If the tokenizer has a
+    template (``prompt_template``), the texts are put into it.
     """
     if (template := template_of(tokenizer)) is not None:
         return tokenized_prompts(tokenizer, template, texts, max_length)
@@ -249,16 +252,16 @@ def tokenized(
         return_attention_mask=True,
         return_special_tokens_mask=True,
         return_offsets_mapping=offsets,
-        # Lengths beyond the model's are looked at before cutting, which is nothing to warn about.
+        # Uncut texts may be longer than the model's limit; transformers would warn about that.
         verbose=False,
     )
 
 
 @dataclass(frozen=True)
 class TextLosses:
-    """Of each text, or pair: whether it is ``cut``, and whether it is ``blank``: no token but special ones.
+    """For each text or pair, whether it is ``cut``, and whether it is ``blank``: no token but special ones.
 
-    ``longest`` is a length before cutting, ``largest`` a token id.
+    ``longest`` is the greatest length before truncation, ``largest`` the largest token id.
     """
 
     cut: Bool[np.ndarray, " text"]
@@ -270,7 +273,7 @@ class TextLosses:
 def text_losses(
     tokenizer: PreTrainedTokenizerBase, columns: Sequence[list[str]], max_length: int
 ) -> TextLosses:
-    """What of one or two columns of texts a model does not read that gets ``max_length`` tokens.
+    """The texts that a model with ``max_length`` tokens does not read in full, of one or two columns of texts.
 
     Example: ``text_losses(tokenizer, [["a fine film"]], 128).cut``
     """
@@ -282,7 +285,7 @@ def text_losses(
 
 
 def _no_tokens(places: Sequence[int], rows: Dataset, task: Task) -> DataError:
-    """The refusal of rows without a token of their own (such as invisible characters): nothing could be attributed."""
+    """The error for rows without a token of their own (such as invisible characters): nothing could be attributed."""
     row = rows[places[0]]
     texts = " | ".join(ascii(row[name]) for name in task.text_columns)
     return DataError(

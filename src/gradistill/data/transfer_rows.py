@@ -1,4 +1,4 @@
-"""Transfer rows: changed copies of training rows, which have no label and which a teacher answers.
+"""Transfer rows: changed copies of training rows, without labels, for which the teacher predicts.
 
 Words are replaced by near ones or deleted. The two texts of a pair are swapped, or the second one comes from another
 row. Replacing a share of the words follows Jiao et al. 2020 (TinyBERT, arXiv 1909.10351, algorithm 1), who draw near
@@ -31,15 +31,15 @@ DELETE = 0.05
 SWAP = RE_PAIR = 0.1
 """Shares of a pair's copies whose texts are swapped, and whose second text comes from another row."""
 TRIES = 8
-"""Draws for a copy before it is left out."""
+"""Number of draws for a copy before it is left out."""
 
 Near = Mapping[str, Sequence[str]]
 """The near words of a word. A word that is missing is not replaced."""
 
 ROW, COPY, CHANGE = "row", "copy", "change"
-"""What a file has beside the texts of a copy: its row's number, its own, and how it was changed."""
+"""Columns of a file in addition to a copy's texts: its row's number, its own number, and how it was changed."""
 WORDS = "words"
-"""A change of single words."""
+"""The change of a copy whose single words are changed."""
 
 _CHANGES = (WORDS, "swap", "re-pair")
 _LEFT_OUT = ("unchanged", "empty", "duplicate")
@@ -51,9 +51,9 @@ _CORE = re.compile(r"([\W_]*)(.*?)([\W_]*)", re.DOTALL)
 class TransferRows:
     """Copies of rows, without labels.
 
-    Each entry of ``sources``, ``copies`` and ``changes`` is of one copy: its row's number, its own number from 1, and
+    ``sources``, ``copies`` and ``changes`` have one entry for each copy: its row's number, its own number from 1, and
     one of ``words``, ``swap`` and ``re-pair``. ``words`` counts words that are ``replaced`` and ``deleted``.
-    ``left_out`` counts copies by reason: ``unchanged`` (no draw gave anything new of this row), ``empty`` (a text would
+    ``left_out`` counts copies by reason: ``unchanged`` (no draw gave new texts of this row), ``empty`` (a text would
     have no letter or digit), ``duplicate`` (another row, or a copy of one, has these texts).
     """
 
@@ -73,7 +73,7 @@ class TransferRows:
             yield from zip(*(batch.column(name).to_pylist() for name in task.text_columns), strict=True)
 
     def rows(self, task: Task, first_index: int) -> Dataset:
-        """Rows as those of a prepared split, numbered from ``first_index``; the label is ``Task.no_label``."""
+        """The copies as rows of a prepared split, numbered from ``first_index``; the label is ``Task.no_label``."""
         count = len(self)
         kind = pa.float32() if task.labels is None else pa.int64()
         kind = pa.list_(pa.float32(), task.num_labels) if task.multi_label else kind
@@ -83,17 +83,17 @@ class TransferRows:
         return as_dataset(pa.table({**columns, "label": labels, "index": numbers}))
 
     def counts(self) -> dict[str, Any]:
-        """How many copies there are, by change, and how many were left out, by reason."""
-        found = Counter(self.changes)
+        """The numbers of copies by change, of changed words, and of copies left out by reason."""
+        by_change = Counter(self.changes)
         return {
             "rows": len(self),
-            "changes": {name: found[name] for name in _CHANGES},
+            "changes": {name: by_change[name] for name in _CHANGES},
             "words": dict(self.words),
             "left_out": dict(self.left_out),
         }
 
     def describe(self, originals: int) -> str:
-        """One sentence for people."""
+        """A sentence about the copies, for people."""
         changes = Counter(self.changes)
         parts = [
             f"{changes['words']:,} with changed words ({self.words['replaced']:,} words replaced, "
@@ -107,11 +107,11 @@ class TransferRows:
 
 
 def replaceable_words(rows: Dataset, task: Task) -> set[str]:
-    """The different words of rows without the punctuation around them: those that near words are needed of."""
-    found: set[str] = set()
+    """The different words of rows, without the punctuation around them, for which near words are needed."""
+    words: set[str] = set()
     for texts in texts_of(rows, task.text_columns):
-        found.update(_parts(word)[1] for word in words_of(texts))
-    return found - {""}
+        words.update(_parts(word)[1] for word in words_of(texts))
+    return words - {""}
 
 
 def transfer_rows(
@@ -123,19 +123,20 @@ def transfer_rows(
     seed: int = 0,
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> TransferRows:
-    """``times`` changed copies of each row, or fewer where they would be the same.
+    """Make ``times`` changed copies of each row, or fewer if they would be the same.
 
     A copy depends on ``seed``, its row's texts and number (``index``) and its own number. Other rows matter for two
-    things: the second text of a re-paired copy, and which copies are duplicates. A duplicate of a row is left out, and
-    of two copies the one with the higher number. Texts are compared without letter case and white space.
+    things: the second text of a re-paired copy, and which copies are duplicates. A copy that is a duplicate of a row is
+    left out, and of two equal copies the one with the higher number. Texts are compared without letter case and white
+    space.
 
     Parameters:
-        ``rows``: of a prepared split.
+        ``rows``: rows of a prepared split.
         ``task``: the rows' task; with two text columns they are pairs.
         ``near``: the near words of ``replaceable_words(rows, task)``.
         ``times``: copies a row, 1 or more.
-        ``seed``: of all draws.
-        ``on_progress``: gets the number of rows done, from time to time.
+        ``seed``: the seed of all draws.
+        ``on_progress``: called after each block of rows with its number of rows.
 
     Example: ``transfer_rows(rows, task, {"good": ("great", "fine")}, times=4).rows(task, first_index=len(rows))``
     """
@@ -144,14 +145,16 @@ def transfer_rows(
     originals: list[int] = []
     left_out = Counter[str]()
     for start in range(0, len(rows), _AT_ONCE):
-        some = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
+        block_rows = rows.select(range(start, min(start + _AT_ONCE, len(rows))))
         block = _Block()
-        for number, texts in zip(some["index"][:], texts_of(some, task.text_columns), strict=True):
+        for number, texts in zip(
+            block_rows["index"][:], texts_of(block_rows, task.text_columns), strict=True
+        ):
             originals.append(_mark(texts))
             block.add(int(number), _Source(texts, seconds, near), times, seed)
         blocks.append(block.as_table(task))
         left_out += block.left_out
-        on_progress(len(some))
+        on_progress(len(block_rows))
     table = pa.concat_tables(blocks)
     new = _first_of_their_texts(table, originals)
     left_out["duplicate"] = len(new) - int(new.sum())
@@ -167,7 +170,7 @@ def transfer_rows(
 
 
 class _Copy(NamedTuple):
-    """Texts, what was changed about them, and how many words were replaced and deleted."""
+    """The texts of a copy, how they were changed, and how many words were replaced and deleted."""
 
     texts: Texts
     change: str
@@ -177,14 +180,14 @@ class _Copy(NamedTuple):
 
 @dataclass(frozen=True)
 class _Source:
-    """A row to be copied, and the second texts of all rows, where they are pairs."""
+    """The texts of a row to be copied, the second texts of all rows if they are pairs, and near words."""
 
     texts: Texts
     seconds: Sequence[str]
     near: Near
 
     def new_copy(self, generator: np.random.Generator, known: set[int]) -> _Copy | str:
-        """A copy whose mark is not ``known``, or why there is none."""
+        """A copy whose hash is not in ``known``, or the reason why there is none."""
         reason = ""
         for _ in range(TRIES):
             copy = self._draw(generator)
@@ -227,7 +230,7 @@ class _Source:
         return whole.strip() if deleted else whole, replaced, deleted
 
     def _replaced(self, word: str, choice: float) -> str | None:
-        """A near word in the place of a word, with its punctuation and capitals; None where it has none."""
+        """A near word with the punctuation and capitals of ``word``; None if ``word`` has no near word."""
         before, core, after = _parts(word)
         words = self.near.get(core)
         if not words:
@@ -237,7 +240,7 @@ class _Source:
 
 @dataclass
 class _Block:
-    """Copies of some rows: the row's number, the copy's number, the mark of the texts, the copy."""
+    """Copies of some rows: the row's number, the copy's number, the hash of the texts, the copy."""
 
     made: list[tuple[int, int, int, _Copy]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -272,7 +275,7 @@ class _Block:
 
 
 def _parts(word: str) -> tuple[str, str, str]:
-    """What is no letter or digit at the start of a word, the word, and what is none at its end."""
+    """The characters before the first letter or digit of a word, the word without them, and those after its last."""
     match = _CORE.fullmatch(word)
     assert match is not None  # it matches every text
     before, core, after = match.groups()
@@ -286,13 +289,16 @@ def _capitalised(word: str, like: str) -> str:
 
 
 def _mark(texts: Texts) -> int:
-    """A number that stands for texts, letter case and white space aside: 64 bits of BLAKE2b."""
+    """A hash of texts without regard to letter case and white space: 64 bits of BLAKE2b."""
     plain = "\x1f".join(" ".join(text.casefold().split()) for text in texts)  # \x1f is white space itself
     return int.from_bytes(blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _first_of_their_texts(table: pa.Table, originals: Sequence[int]) -> Bool[np.ndarray, " copy"]:
-    """Which copies are no row's texts and, in the order of their numbers and then of rows, the first with theirs."""
+    """Which copies are new: no row has their texts, and no earlier copy has them.
+
+    Copies are ordered by their numbers, and then by rows.
+    """
     marks = table["mark"].to_numpy()
     order = np.argsort(table["copy"].to_numpy(), kind="stable")
     _, first = np.unique(marks[order], return_index=True)

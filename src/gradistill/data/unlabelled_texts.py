@@ -1,4 +1,4 @@
-"""Texts without labels: rows of a task that nobody labelled, and any texts at all to pre-train on."""
+"""Texts without labels: unlabelled rows of a task, and any texts to pre-train on."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from gradistill.errors import DataError, Problem
 from gradistill.io import system_reason
 
 TEXTS = Task("texts", ("text",), ("none", "some"), ("accuracy",), "accuracy")
-"""Texts of no task. Nobody reads its labels."""
+"""A placeholder task for texts without a task. Its labels are not used."""
 
 _REMEDY = "correct these and start again (rows are lines of the file, the header is row 1)"
 
 
 class Unlabelled(NamedTuple):
-    """Rows without labels. ``words_changed``: whether ``gradistill augment`` made some of them of other rows, by other
-    words. ``incomplete`` counts rows without a text that were left out."""
+    """Rows without labels.
+
+    ``words_changed``: whether some are copies of other rows with changed words, made by ``gradistill augment``.
+    ``incomplete`` counts rows without a text that were left out.
+    """
 
     rows: Dataset
     words_changed: bool
@@ -39,7 +42,7 @@ class Unlabelled(NamedTuple):
 def load_unlabelled(
     source: Source, task: Task, *, split: str = "unlabelled", first_index: int = 0
 ) -> Dataset:
-    """Rows of a task without labels, numbered from ``first_index``; a label column that is there is not read.
+    """Rows of a task without labels, numbered from ``first_index``. A label column is not read.
 
     ``source`` is one file or table with the task's text columns, or a folder or hub id with that ``split``. The label
     is ``Task.no_label``. Raises DataError with every unusable row, column and file.
@@ -55,9 +58,11 @@ def read_unlabelled(
     first_index: int = 0,
     skip_incomplete: bool = False,
 ) -> Unlabelled:
-    """What ``load_unlabelled`` returns, and whether some of the rows are changed copies. ``skip_incomplete`` leaves out
-    rows without a text, which are refused else. Of one table that a column divides into splits, the ``split`` "train"
-    is its training rows; any other name is that of all rows."""
+    """The rows of ``load_unlabelled``, and whether some of them are changed copies.
+
+    ``skip_incomplete`` leaves out rows without a text, which are refused otherwise. If a column divides one table into
+    splits, the ``split`` "train" is its training rows; any other name is all of its rows.
+    """
     name = described_source(source)
     tables, problems = read_source(
         source, Wanted((split,), columns=task.text_columns if split == "train" else None), task
@@ -79,10 +84,14 @@ def read_unlabelled(
 
 
 def _words_changed(table: Table, task: Task) -> bool:
-    """Whether rows have what ``gradistill augment`` writes beside the texts of a copy, by its changes where they are
-    known."""
-    beside = {ROW, COPY, CHANGE} - set(task.text_columns)
-    return beside <= table.columns.keys() and (CHANGE not in beside or WORDS in table.columns[CHANGE])
+    """Whether the table has the columns that ``gradistill augment`` adds, and a copy with changed words.
+
+    If a text column has the name of the column of changes, only the other columns are checked.
+    """
+    added_columns = {ROW, COPY, CHANGE} - set(task.text_columns)
+    return added_columns <= table.columns.keys() and (
+        CHANGE not in added_columns or WORDS in table.columns[CHANGE]
+    )
 
 
 def load_texts(
@@ -90,26 +99,26 @@ def load_texts(
 ) -> Dataset:
     """All different texts of files (.txt with one a line, or tables), of folders, hub ids and objects with ``train``.
 
-    Of one table that a column divides into splits all rows, with ``training`` those of training alone.
-    Of a table, each cell of each column of text is one: of ``text_columns``, or of all that are neither numbers nor
-    called like a label or a row's number. Blank ones are left out. Raises DataError where nothing is left, or a
-    source cannot be read.
+    If a column divides one table into splits, all its rows are read; with ``training`` only the training rows. In a
+    table each cell of a text column is a text. Text columns are ``text_columns``, or else all but those of numbers,
+    codes, labels and row numbers. Blank texts are left out. Raises DataError if nothing is left, or if a source cannot
+    be read.
     """
-    found: dict[str, None] = {}
+    unique: dict[str, None] = {}
     problems: list[Problem] = []
     for source in sources:
         if _is_text_file(source):
-            found |= dict.fromkeys(_lines(Path(source), problems))
+            unique |= dict.fromkeys(_lines(Path(source), problems))
             continue
         wanted = Wanted(("train",), columns=(text_columns or ()) if training else None)
         tables, missing = read_source(source, wanted, None)
         problems += missing
         for table in tables.values():
             problems += table.problems
-            found |= dict.fromkeys(_cells(with_fields(table, text_columns or ()), text_columns, problems))
+            unique |= dict.fromkeys(_cells(with_fields(table, text_columns or ()), text_columns, problems))
     named = ", ".join(map(described_source, sources))
     _refuse(named, problems)
-    texts = [text for text in found if text]
+    texts = [text for text in unique if text]
     if not texts:
         raise DataError(
             f"{named or 'No source'} holds no text.",
@@ -120,7 +129,7 @@ def load_texts(
 
 
 def _is_text_file(source: Source) -> bool:
-    """Whether it is a path that ends in .txt; what is wrong with any other is for ``read_source``."""
+    """Whether the source is an existing path that ends in .txt. ``read_source`` reports faults of other sources."""
     try:
         return is_path(source) and Path(source).suffix.lower() == ".txt" and Path(source).exists()
     except (OSError, ValueError):
@@ -132,7 +141,7 @@ def _lines(path: Path, problems: list[Problem]) -> list[str]:
         if fault := not_a_file(path):
             problems.append(Problem(str(path), fault))
             return []
-        # Lines end as in any file, and not at U+2028, as those of splitlines do.
+        # Lines end at \n, \r or both, but not at U+2028, where str.splitlines would split too.
         return [line.strip() for line in io.StringIO(text_of(path.read_bytes()), newline=None)]
     except UnreadableError as error:
         problems.append(Problem(str(path), str(error), error.row))

@@ -17,7 +17,7 @@ UNSPACED = (
 """First and last code point of each block."""
 
 CHARACTERS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
-"""All of them, to stand in brackets in a regular expression."""
+"""All characters of these blocks, for use within brackets of a regular expression."""
 CHARACTER = re.compile(f"[{CHARACTERS}]")
 MARKS = "\u0300-\u036f\u200b-\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef\u0e33\u0eb3\u3005" + "".join(
     chr(code)
@@ -26,7 +26,7 @@ MARKS = "\u0300-\u036f\u200b-\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef\u0e33\u0eb
     for code in range(low, high + 1)
     if unicodedata.category(chr(code)) in ("Mn", "Mc")
 )
-"""Those that belong to the character before them: accents, joiners, variation selectors, "am" of Thai and Lao, the mark
+"""Characters that belong to the one before them: accents, joiners, variation selectors, "am" of Thai and Lao, the mark
 of repetition, and vowels above or below."""
 STACKERS = "\u1039\u17d2"
-"""Marks of Burmese and Khmer behind which another consonant stands below this one."""
+"""Marks of Burmese and Khmer that put the next consonant below this one."""

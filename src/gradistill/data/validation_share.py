@@ -1,4 +1,4 @@
-"""Validation rows out of training rows: drawn by a seed, with the classes' shares, and no text on both sides."""
+"""Validation rows drawn from training rows with a seed: with the shares of the classes, and no text on both sides."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from gradistill.errors import DataError
 def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset, Dataset]:
     """The training and the validation rows, in the order of ``rows``, each numbered from 0.
 
-    Rows of the same texts (letter case and white space aside) stay together. Of each class, ``share`` of the rows
-    are drawn, as nearly as those groups allow; of every class that has two groups or more, at least one. Of several
-    labels a row, or of tags, the rarest one of a row stands for its class. Raises DataError if one side would be empty.
+    Rows with the same texts (whatever the letter case and white space) form a group and stay together. Of each class,
+    ``share`` of the rows are drawn, as nearly as the groups allow; of every class with two groups or more, at least
+    one. With several labels a row, or tags, a row's class is its rarest one. Raises DataError if one side would be
+    empty.
     """
     generator = np.random.default_rng(seed)
     labels = _strata(rows, task)
@@ -37,7 +38,7 @@ def divided(rows: Dataset, task: Task, share: float, seed: int) -> tuple[Dataset
 
 
 def _strata(rows: Dataset, task: Task) -> np.ndarray:
-    """The class of each row; 0 for scores, and of several labels the rarest that the row has, −1 for none."""
+    """The class of each row; 0 for scores. With several labels a row, or tags, the rarest one, −1 for none."""
     if task.labels is None:
         return np.zeros(len(rows))
     if task.token_labels:
@@ -52,17 +53,17 @@ def _strata(rows: Dataset, task: Task) -> np.ndarray:
 
 
 def _groups(rows: Dataset, task: Task) -> list[list[int]]:
-    found: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for row, texts in enumerate(texts_of(rows, task.text_columns)):
-        found.setdefault(tuple(" ".join(text.casefold().split()) for text in texts), []).append(row)
-    return list(found.values())
+        groups.setdefault(tuple(" ".join(text.casefold().split()) for text in texts), []).append(row)
+    return list(groups.values())
 
 
 def _drawn(groups: list[list[int]], share: float, generator: np.random.Generator) -> list[int]:
-    wanted = max(1, round(share * sum(map(len, groups))))
+    target = max(1, round(share * sum(map(len, groups))))
     taken: list[int] = []
     for place in generator.permutation(len(groups))[1:]:  # one group stays for training
-        if len(taken) + len(groups[place]) <= wanted:
+        if len(taken) + len(groups[place]) <= target:
             taken += groups[place]
     if not taken and len(groups) > 1:
         taken = min(groups, key=len)

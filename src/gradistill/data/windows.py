@@ -1,8 +1,7 @@
-"""Texts longer than a model reads, in windows that overlap: which pieces they are, and what follows for the text.
+"""Overlapping windows of texts that are too long for a model, and a text's logits from those of its windows.
 
-A window is a piece of the raw text, from word to word, so whatever reads texts reads windows: objectives, changed
-copies and exports know nothing of them. A text that fits is its own only window. A word with more tokens than a window
-holds is divided.
+A window is a piece of the raw text, from word to word. So objectives, changed copies and exports need no code for
+windows: they read them as texts. A text that fits is a single window. A word with more tokens than a window is divided.
 """
 
 from __future__ import annotations
@@ -26,17 +25,18 @@ from gradistill.data.tokenization import Encoded, encode, tokenized
 Pool = Literal["mean", "max"]
 
 OVERLAP = 64
-"""Tokens that two windows share at most, unless a quarter of the length is less."""
+"""The most tokens that two windows share, unless a quarter of the length is less."""
 TEXT = "text_place"
-"""The column of encoded windows that holds the place of their text."""
+"""The column of encoded windows that holds the number of their text."""
 
 _AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How texts are read that have more tokens than the length: by ``pool`` of the probabilities (in a regression the
-    scores) of windows that share up to ``overlap`` tokens.
+    """How texts with more tokens than the length are read: in windows that share up to ``overlap`` tokens.
+
+    ``pool`` combines the probabilities (in a regression the scores) of the windows.
 
     Example: ``Windows("mean", 32)``
     """
@@ -45,12 +45,12 @@ class Windows:
     overlap: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The form in ``metrics.json`` and ``export.json``."""
+        """The entries of ``metrics.json`` and ``export.json``."""
         return {"windows": self.pool, "window_overlap": self.overlap}
 
     @classmethod
     def of(cls, record: Any) -> Windows | None:
-        """What ``as_dict`` wrote; None where there is nothing of it."""
+        """The windows that ``as_dict`` wrote into a record; None if there are none."""
         pool, overlap = (record.get(name) for name in ("windows", "window_overlap"))
         return cls(pool, overlap) if pool in ("mean", "max") and isinstance(overlap, int) else None
 
@@ -60,27 +60,27 @@ def spans_of_windows(
 ) -> list[list[tuple[int, int]]]:
     """Start and end of the windows of each text, in characters. ``max_length`` counts special tokens too.
 
-    The next window starts at the first word of which no more than ``overlap`` tokens were read already.
+    A window starts at the first word from which it shares at most ``overlap`` tokens with the window before.
     """
-    found: list[list[tuple[int, int]]] = []
+    all_spans: list[list[tuple[int, int]]] = []
     for start in range(0, len(texts), _AT_ONCE):
-        some = list(texts[start : start + _AT_ONCE])
-        encoded = tokenized(tokenizer, [some], None, offsets=True)
-        for row, text in enumerate(some):
+        part = list(texts[start : start + _AT_ONCE])
+        encoded = tokenized(tokenizer, [part], None, offsets=True)
+        for row, text in enumerate(part):
             if len(encoded["input_ids"][row]) <= max_length:
-                found.append([(0, len(text))])
+                all_spans.append([(0, len(text))])
                 continue
             special: Any = encoded["special_tokens_mask"][row]
             places: Any = encoded["offset_mapping"][row]
-            own = [place for place, of_none in zip(places, special, strict=True) if not of_none]
+            offsets = [place for place, of_none in zip(places, special, strict=True) if not of_none]
             room = max_length - sum(special)
-            spans = _divided(text, own, room, overlap)
+            spans = _divided(text, offsets, room, overlap)
             # A piece may have more tokens than it had in its text, as its first word has no space before it.
             while room > 1 and (excess := _longest(text, spans, tokenizer) - max_length) > 0:
                 room = max(1, room - excess)
-                spans = _divided(text, own, room, min(overlap, room - 1))
-            found.append(spans)
-    return found
+                spans = _divided(text, offsets, room, min(overlap, room - 1))
+            all_spans.append(spans)
+    return all_spans
 
 
 def _longest(text: str, spans: Sequence[tuple[int, int]], tokenizer: PreTrainedTokenizerBase) -> int:
@@ -89,8 +89,11 @@ def _longest(text: str, spans: Sequence[tuple[int, int]], tokenizer: PreTrainedT
 
 
 def _divided(text: str, places: Sequence[tuple[int, int]], room: int, overlap: int) -> list[tuple[int, int]]:
-    """The windows of a text whose tokens lie at ``places``, with ``room`` for so many: none that lies in the one before
-    it, as those between a short overlap and a long word would, and none of blanks."""
+    """The windows of a text whose tokens have the offsets ``places``, each with at most ``room`` tokens.
+
+    Windows of blanks are left out. So are windows that lie within the one before, as a short overlap and a long word
+    would make.
+    """
     starts = np.array([start for start, _ in word_spans(text)])
     word = np.searchsorted(starts, [max(start, end - 1) for start, end in places], side="right")
     begins = np.flatnonzero(np.diff(word, prepend=-1) > 0)  # tokens that begin a word
@@ -111,15 +114,15 @@ def _divided(text: str, places: Sequence[tuple[int, int]], room: int, overlap: i
 
 
 def window_copies(copy: Copy, spans: Sequence[tuple[int, int]]) -> list[Copy]:
-    """The windows of a copy of one text; words that are masked in it are masked in them."""
+    """The windows of a copy of one text. Words that are masked in the copy are masked in the windows."""
     if len(spans) == 1:
         return [copy]
-    (text,), found = copy.texts, []
+    (text,), copies = copy.texts, []
     words = np.array(word_spans(text))
     for start, end in spans:
         inside = (words[:, 1] > start) & (words[:, 0] < end)
-        found.append(Copy((text[start:end],), None if copy.kept is None else copy.kept[inside]))
-    return found
+        copies.append(Copy((text[start:end],), None if copy.kept is None else copy.kept[inside]))
+    return copies
 
 
 def pooled(
@@ -127,17 +130,18 @@ def pooled(
 ) -> np.ndarray:
     """The logits ``(…, text, label)`` of texts from those of their windows, ``(…, window, label)``.
 
-    One column is a score: its mean or maximum. Of classes they are the logarithms of the mean or maximal probability,
-    the latter scaled to the sum 1; of several labels a row the log-odds of it. A text of one window keeps its logits.
+    One column is a score: the result is its mean or maximum. For classes it is the logarithm of the mean or maximal
+    probability, the latter scaled to the sum 1; for several labels a row, the log-odds of that probability. A text with
+    one window keeps its logits.
     """
     if not len(counts):
         return logits
     ends = np.cumsum(counts)
-    one = [
+    parts = [
         part if part.shape[-2] == 1 else _pooled(part, windows.pool, multi_label)
         for part in np.split(logits, ends[:-1], axis=-2)
     ]
-    return np.concatenate(one, axis=-2).astype(logits.dtype, copy=False)
+    return np.concatenate(parts, axis=-2).astype(logits.dtype, copy=False)
 
 
 def _pooled(logits: np.ndarray, pool: Pool, multi_label: bool) -> np.ndarray:
@@ -166,28 +170,30 @@ def encode_windows(
 ) -> Encoded:
     """``encode`` with a row for each window of a text, in the order of the texts.
 
-    ``text_place`` holds the place of their text. The first window has the ``index`` of its row, and others have numbers
-    behind those of all rows. A window has the label of its text.
+    ``text_place`` holds the number of the window's text. The first window of a text has the ``index`` of its row; other
+    windows have numbers after those of all rows. A window has the label of its text.
     """
     (name,) = task.text_columns
     texts = rows[name][:]
     spans = spans_of_windows(texts, tokenizer, max_length, windows.overlap)
-    places = [place for place, own in enumerate(spans) for _ in own]
-    pieces = [texts[place][start:end] for place, own in enumerate(spans) for start, end in own]
+    places = [place for place, text_spans in enumerate(spans) for _ in text_spans]
+    pieces = [texts[place][start:end] for place, text_spans in enumerate(spans) for start, end in text_spans]
     first = np.diff(places, prepend=-1) > 0
     numbers = np.array(rows["index"][:], dtype=np.int64)[places]
     numbers[~first] = numbers.max(initial=-1) + 1 + np.arange((~first).sum())
     columns = {name: pieces, "label": [rows["label"][place] for place in places], "index": numbers.tolist()}
-    found = encode(as_dataset(pa.table(columns)), tokenizer, task, max_length=max_length, words=words)
-    whole = tokenized(tokenizer, [[texts[k] for k, own in enumerate(spans) if len(own) > 1] or [""]], None)
-    longest = max(found.longest, *(len(ids) for ids in whole["input_ids"]))
-    dataset = found.dataset.add_column(TEXT, places)  # pyright: ignore[reportCallIssue]
-    several = sum(len(own) > 1 for own in spans)
-    return replace(found, dataset=dataset, longest=longest, windowed=several, texts=len(texts))
+    encoded = encode(as_dataset(pa.table(columns)), tokenizer, task, max_length=max_length, words=words)
+    whole = tokenized(
+        tokenizer, [[texts[k] for k, text_spans in enumerate(spans) if len(text_spans) > 1] or [""]], None
+    )
+    longest = max(encoded.longest, *(len(ids) for ids in whole["input_ids"]))
+    dataset = encoded.dataset.add_column(TEXT, places)  # pyright: ignore[reportCallIssue]
+    several = sum(len(text_spans) > 1 for text_spans in spans)
+    return replace(encoded, dataset=dataset, longest=longest, windowed=several, texts=len(texts))
 
 
 def window_counts(rows: Dataset) -> list[int] | None:
-    """How many windows each text of encoded rows has; None where rows are texts."""
+    """The number of windows of each text of encoded rows; None if each row is a text."""
     if TEXT not in rows.column_names:
         return None
     return np.bincount(np.asarray(rows[TEXT][:])).tolist()

@@ -26,7 +26,7 @@ APOSTROPHES = "'\u2019"
 class WordScore:
     """One word: the slice ``text[start:end]`` of segment number ``segment``, unchanged, and its summed score.
 
-    ``text`` may hold anything; whoever shows it passes it through ``printable`` or escapes it.
+    ``text`` may hold any characters: pass it through ``printable`` or escape it before you show it.
     """
 
     text: str
@@ -58,7 +58,7 @@ def words_from_pieces(
     left out. Pieces are glued where their offsets overlap, or touch between two word characters (letters, digits,
     marks, ``_``), save in scripts that write no spaces. Whitespace at the ends of a piece is not part of the word
     (byte-level tokenizers write it first); a piece of nothing else adds its score to the word after it.
-    ``GradistillError`` where lengths or offsets do not fit the text, or scores are NaN or infinite.
+    Raises ``GradistillError`` if lengths or offsets do not fit the text, or scores are NaN or infinite.
     """
     texts = (text,) if isinstance(text, str) else tuple(text)
     ids = [0] * len(offsets) if sequence_ids is None and len(texts) == 1 else sequence_ids
@@ -78,7 +78,7 @@ def words_from_pieces(
 
 def _glued(text: str, pieces: Sequence[tuple[tuple[int, int], float]]) -> list[_Span]:
     spans: list[_Span] = []
-    waiting = 0.0  # what pieces of whitespace scored since the last word
+    waiting = 0.0  # sum of the scores of whitespace pieces since the last word
     for (start, end), score in pieces:
         start, end = _without_blanks(text, start, end)
         if start == end:
@@ -97,7 +97,7 @@ def _glued(text: str, pieces: Sequence[tuple[tuple[int, int], float]]) -> list[_
 
 
 def _one_word(text: str, word: _Span, start: int) -> bool:
-    """Whether a piece that begins at ``start`` goes on with the word before it."""
+    """Whether a piece that begins at ``start`` continues the word before it."""
     if start != word.end:
         return start < word.end
     left, right = text[start - 1], text[start]
@@ -109,7 +109,7 @@ def _one_word(text: str, word: _Span, start: int) -> bool:
 
 
 def _inner_apostrophe(text: str, at: int) -> bool:
-    """Of ``isn't``: an apostrophe between two letters. One word to a reader, three pieces to most tokenizers."""
+    """Whether an apostrophe is between two letters, as in ``isn't``: one word, but three pieces to most tokenizers."""
     around = text[at - 1 : at] + text[at + 1 : at + 2] if at else ""
     return text[at] in APOSTROPHES and len(around) == 2 and around.isalpha()
 

@@ -1,4 +1,4 @@
-"""Adapters of peft (LoRA and its kin): a folder with few weights, which are merged into those of a base model."""
+"""Adapters of peft (such as LoRA): a folder with few weights, which are merged into the weights of a base model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gradistill.package_versions import installing
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 CLASSIFIES, LABELS_TOKENS = "SEQ_CLS", "TOKEN_CLS"
-"""What peft calls a classifier of texts, and of tokens."""
+"""The task types of peft for a classifier of texts, and of tokens."""
 
 _PREFIX = "base_model.model."
 _WHOLE = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
@@ -54,7 +54,7 @@ class Adapter:
 
     @classmethod
     def read(cls, folder: str | Path) -> Adapter:
-        """Raises ModelError for files that are damaged or pickles, and for a kind that cannot be merged."""
+        """Read an adapter's settings. Raises ModelError for damaged files, pickles, and kinds that cannot be merged."""
         folder = Path(folder)
         settings = _settings(folder / ADAPTER)
         base, kind = settings.get("base_model_name_or_path"), str(settings.get("peft_type"))
@@ -66,14 +66,14 @@ class Adapter:
         if settings.get("revision") not in (None, "main"):
             raise ModelError(
                 f"the adapter {folder} belongs to the revision {settings['revision']} of {base}",
-                expected="a base model whose newest revision is meant, or a folder",
+                expected="the newest revision of a base model, or a folder",
                 remedy=f"download that revision, and {remedy}",
             )
         if not (folder / ADAPTER_WEIGHTS).is_file():
-            found = sorted(file.name for file in folder.glob("adapter_model*"))
+            files = sorted(file.name for file in folder.glob("adapter_model*"))
             raise ModelError(
                 f"the adapter {folder} holds no {ADAPTER_WEIGHTS}"
-                + (f", only {', '.join(found)}" if found else ""),
+                + (f", only {', '.join(files)}" if files else ""),
                 expected="weights as safetensors; a pickle can run code and is never opened",
                 remedy="save the adapter again with save_pretrained, which writes safetensors",
             )
@@ -97,7 +97,7 @@ class Adapter:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether a tokenizer was saved beside the adapter."""
+        """Whether a tokenizer was saved with the adapter."""
         return any((self.folder / name).is_file() for name in _TOKENIZER)
 
     @property
@@ -107,12 +107,12 @@ class Adapter:
 
     @property
     def has_config(self) -> bool:
-        """Whether a configuration, which names the labels, was saved beside the adapter."""
+        """Whether a configuration, which names the labels, was saved with the adapter."""
         return (self.folder / "config.json").is_file()
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of the file's tensors, by their names in the base model where they replace weights of it.
+        """The shapes of the file's tensors. Those that replace weights of the base model have the same names as these.
 
         Raises ModelError for a damaged file.
         """
@@ -128,14 +128,14 @@ class Adapter:
         return {name.removeprefix(_PREFIX): shape for name, shape in shapes.items()}
 
     def _outputs(self, config: PreTrainedConfig) -> int | None:
-        """How many outputs the head in the file has; None where it holds no head of such a model."""
+        """The number of outputs of the head in the file; None if the file holds no head of such a model."""
         for name in _output_weights(config, tokens=self.labels_tokens):
             if name in self.shapes:
                 return self.shapes[name][0]
         return None
 
     def refuse_other_task(self, *, tokens: bool) -> None:
-        """Raise ModelError for what is no classifier of texts, or with ``tokens`` of tokens."""
+        """Raise ModelError for an adapter that is no text classifier or, with ``tokens``, no token classifier."""
         if self.task not in (None, CLASSIFIES, *((LABELS_TOKENS,) if tokens else ())):
             raise ModelError(
                 f"{self.folder} is an adapter for the task {self.task}",
@@ -144,9 +144,9 @@ class Adapter:
             )
 
     def head(self, config: PreTrainedConfig) -> Head:
-        """As many labels as the head in the file has outputs, by the names in ``config``.
+        """The head in the file, with a label for each output, named as in ``config``.
 
-        Raises ModelError for another number of names.
+        Raises ModelError for another number of names, unless they only number the labels (``LABEL_0``).
         """
         names = tuple(names_in(config).values())
         count = self._outputs(config) or len(names)
@@ -167,12 +167,12 @@ class Adapter:
     def merged_into(
         self, model: PreTrainedModel, missing: Sequence[str], *, new_head: bool
     ) -> tuple[PreTrainedModel, tuple[str, ...]]:
-        """The base ``model`` with the adapter merged into its weights, and which of them are random.
+        """Merge the adapter into the base ``model``. Returns the model and the names of its random weights.
 
         Parameters:
-            ``model``: is changed.
+            ``model``: the base model; it is changed.
             ``missing``: names of weights that the base's checkpoint did not hold.
-            ``new_head``: leave a head out that does not fit the model's.
+            ``new_head``: whether to leave out a head that does not fit the model's.
 
         Raises ModelError for an adapter of another base.
         """
@@ -185,7 +185,7 @@ class Adapter:
                 config = peft.PeftConfig.from_pretrained(str(self.folder))
                 lost = self._lost(config, before)
                 if lost or self.task not in (CLASSIFIES, LABELS_TOKENS):
-                    config.task_type = None  # with one peft wants a head, or a model of that task
+                    config.task_type = None  # with a task type peft requires a head, or a model of that task
                 adapted = peft.PeftModel.from_pretrained(
                     model,
                     str(self.folder),
@@ -216,14 +216,16 @@ class Adapter:
         return merged, tuple(sorted(random))
 
     def _lost(self, config: Any, names: Iterable[str]) -> set[str]:
-        """Which of a model's weights the adapter was trained with, and its file does not hold; such modules are taken
-        out of the ``config``, where peft would fail."""
+        """The weights of a model that the adapter was trained with, but that its file does not hold.
+
+        Their modules are removed from ``config``, because peft would fail.
+        """
         saved = getattr(config, "modules_to_save", None) or ()
-        there = [module for module in saved if any(_within(name, module) for name in self.shapes)]
-        gone = set(saved) - {*there}
-        if gone:
-            config.modules_to_save = there or None
-        return {name for name in names if any(_within(name, module) for module in gone)}
+        present = [module for module in saved if any(_within(name, module) for name in self.shapes)]
+        absent = set(saved) - {*present}
+        if absent:
+            config.modules_to_save = present or None
+        return {name for name in names if any(_within(name, module) for module in absent)}
 
     def _unfit(self, why: str) -> ModelError:
         return ModelError(
@@ -234,12 +236,12 @@ class Adapter:
 
 
 def _within(name: str, module: str) -> bool:
-    """Whether a weight is one of a module of that name, or of a name that ends so."""
+    """Whether a weight belongs to a module with this name, or with a name that ends in it."""
     return f".{module}." in f".{name}"
 
 
 def adapter_files(folder: str | Path) -> list[str]:
-    """Hashes of what an adapter is made of; its base model is to be added."""
+    """Hashes of the files of an adapter. Its base model is not included."""
     return [checksum_of(Path(folder) / name) for name in (ADAPTER, ADAPTER_WEIGHTS)]
 
 
@@ -253,16 +255,16 @@ def _unmergeable(folder: Path, kind: str) -> ModelError:
 
 def _settings(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        settings = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        found = error
-    if not isinstance(found, dict):
+        settings = error
+    if not isinstance(settings, dict):
         raise ModelError(
-            f"{file} is damaged: {found if isinstance(found, Exception) else 'it holds no object'}",
+            f"{file} is damaged: {settings if isinstance(settings, Exception) else 'it holds no object'}",
             expected="the configuration of an adapter as peft writes it",
             remedy="save the adapter again",
         )
-    return found
+    return settings
 
 
 def _learns_prompts(kind: str) -> bool:
@@ -277,25 +279,25 @@ def _learns_prompts(kind: str) -> bool:
         )
     try:
         config = known[kind]()
-    except (TypeError, ValueError):  # wants arguments: no kind of prompts does
+    except (TypeError, ValueError):  # requires arguments, which no kind of prompt learning does
         return False
     return bool(config.is_prompt_learning or config.is_adaption_prompt)
 
 
 def _moved(base: str, folder: Path) -> str:
-    """A base model that is named by a relative path lies where the command runs, or beside the adapter's files."""
+    """The path of a base model. A relative path starts at the working directory, or else at the adapter's folder."""
     beside = folder / base
     return str(beside) if not Path(base).exists() and beside.is_dir() else base
 
 
 def _output_weights(config: PreTrainedConfig, *, tokens: bool) -> list[str]:
-    """The weights of a classifier whose first size is the number of its labels: those that two numbers tell apart."""
+    """The weights of a classifier whose first size is the number of labels: they differ between 5 and 7 labels."""
     kind = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
-    found, own = [], copy.deepcopy(config)
+    shapes, changed = [], copy.deepcopy(config)
     for count in (5, 7):
-        own.num_labels = count
+        changed.num_labels = count
         with torch.device("meta"):
-            model = kind.from_config(own, trust_remote_code=False)
-        found.append({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    few, more = found
+            model = kind.from_config(changed, trust_remote_code=False)
+        shapes.append({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    few, more = shapes
     return [name for name, shape in few.items() if shape != more[name]]

@@ -1,6 +1,6 @@
-"""Attention: a kind that has a second derivative, and a function that runs in the place of a model's own.
+"""Attention with a second derivative, and functions that run in place of a model's own attention.
 
-Everything that is private in transformers' choice of an attention function is used here and nowhere else.
+The private parts of transformers' choice of an attention function are used here and nowhere else.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ COMPARABLE = frozenset({
     "albert", "bert", "camembert", "distilbert", "electra", "eurobert", "gemma3_text", "gpt2", "llama", "mobilebert",
     "modernbert", "nomic_bert", "qwen2", "qwen3", "roberta", "xlm-roberta",
 })  # fmt: skip
-"""Types of models whose attention is known to be comparable: one in every layer, all of one width, in transformers'
-AttentionInterface. Classes have a mark of the last (``_supports_attention_backend``), also where the others fail."""
+"""Types of models whose attention is known to be comparable: one in every layer, all of one width, through
+transformers' AttentionInterface. ``_supports_attention_backend`` of a class shows the last condition only."""
 
 
 def has_comparable_attention(config: PreTrainedConfig) -> bool:
-    """Whether it is known of a configuration alone, before any weights are loaded. Of other types a look inside finds
-    it (``Probe.find``)."""
+    """Whether a configuration alone shows that a model's attention is comparable, before weights are loaded.
+
+    For other types ``Probe.find`` examines the model.
+    """
     return config.model_type in COMPARABLE
 
 
 @contextmanager
 def second_order_attention(model: nn.Module) -> Iterator[None]:
-    """Eager attention inside the block, the model's own kind again behind it.
+    """Eager attention inside the block; the model's own kind is restored after it.
 
     Fused kernels have no second derivative: on the CPU they raise without dropout and fall back silently with
     it. Eager attention and the MATH kernel cost the same there; eager is chosen because it is a property of
@@ -61,25 +63,25 @@ Attention = Callable[..., Any]
 """A function of transformers' ``AttentionInterface``: ``(module, query, key, value, mask, **options)``."""
 
 Interceptor = Callable[..., Any]
-"""What runs in its place: ``(attention, module, query, key, value, mask, **options)``, where ``attention`` is it."""
+"""A function to run in its place: ``(attention, module, query, key, value, mask, **options)``, with the original."""
 
 _PREFIX = "gradistill_"
 _OWN: dict[str, str] = {}
-"""The kind of attention behind each name that is registered here."""
+"""The model's own kind of attention for each name that is registered here."""
 _INTERCEPTORS: ContextVar[tuple[tuple[frozenset[nn.Module], Interceptor], ...]] = ContextVar(
     "interceptors", default=()
 )
-"""The modules of a model and what intercepts their attention; a later one takes precedence."""
+"""The modules of a model and the interceptor of their attention; a later one takes precedence."""
 
 
 @contextmanager
 def intercepted_attention(model: nn.Module, interceptor: Interceptor) -> Iterator[None]:
     """Inside the block every self-attention of the model calls ``interceptor`` in place of its own function.
 
-    The model is set to a registered function that stands for its own kind of attention, masks included, and is set
-    back behind the block. Modules of other models, which may share the configuration, keep their own attention, and
-    other threads do too. Models whose attention is code of their own, beside transformers' ``AttentionInterface``
-    (DeBERTa, Funnel), are not intercepted.
+    The model is set to a registered function that wraps its own kind of attention, with the same masks, and is set back
+    after the block. Modules of other models, which may share the configuration, keep their own attention, and so do
+    other threads. Models that have their own attention code and do not use transformers' ``AttentionInterface``
+    (DeBERTa, Funnel) are not intercepted.
 
     Example::
 
@@ -107,7 +109,7 @@ def intercepted_attention(model: nn.Module, interceptor: Interceptor) -> Iterato
 
 
 def _registered(own: str) -> str:
-    """The name of ``_intercepted`` for models whose own kind of attention is ``own``: with the same masks."""
+    """The name under which ``_intercepted`` is registered for the kind of attention ``own``, with the same masks."""
     name = _PREFIX + re.sub(r"\W", "_", own)  # a name with a slash would be looked for on the hub
     if name not in _OWN:
         _OWN[name] = own
@@ -118,7 +120,7 @@ def _registered(own: str) -> str:
 
 
 def _intercepted(own: str, module: nn.Module, *arguments: Any, **options: Any) -> Any:
-    """The attention that the module would choose by itself, behind all that intercept it."""
+    """The attention that the module would choose by itself, wrapped in all of its interceptors."""
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     attention: Attention = ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
     for modules, interceptor in _INTERCEPTORS.get():
@@ -128,7 +130,7 @@ def _intercepted(own: str, module: nn.Module, *arguments: Any, **options: Any) -
 
 
 def chooses_attention(module: nn.Module) -> bool:
-    """Whether it looks its attention function up in its configuration."""
+    """Whether a module looks up its attention function in its configuration."""
     return hasattr(getattr(module, "config", None), "_attn_implementation")
 
 
@@ -136,8 +138,8 @@ def chooses_attention(module: nn.Module) -> bool:
 def attending(model: nn.Module) -> Iterator[list[Heads]]:
     """Inside the block each self-attention appends its queries, keys and values to the list, in order of call.
 
-    They are those that meet in the scores, after rotary positions. What is computed stays the same. A model that
-    cannot be intercepted (``intercepted_attention``) appends nothing.
+    These are the tensors that the scores are computed from, after rotary positions. The model computes the same as
+    before. A model that cannot be intercepted (``intercepted_attention``) appends nothing.
     """
     heads: list[Heads] = []
 

@@ -1,4 +1,4 @@
-"""Models that are too large for one device: spread over several by accelerate (``device_map``), weights and all."""
+"""Models that are too large for one device: accelerate spreads their weights over several (``device_map``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DeviceMap = str | dict[str, str]
 
 
 def is_spread(model: nn.Module) -> bool:
-    """Whether accelerate has placed its parts: it stays where it is, and moves what comes in by itself."""
+    """Whether accelerate has spread a model over devices. It must not be moved then, and moves its inputs itself."""
     return getattr(model, "hf_device_map", None) is not None
 
 
@@ -22,7 +22,7 @@ def placed(model: nn.Module, device: torch.device | str | None) -> nn.Module:
 
 
 def weights_of(model: nn.Module) -> Mapping[str, Tensor]:
-    """Its ``state_dict``, with what accelerate keeps in main memory or on disk read back."""
+    """The model's ``state_dict``. Weights that accelerate keeps in main memory or on disk are read back."""
     state = model.state_dict()
     if any(tensor.is_meta for tensor in state.values()):
         return get_state_dict_offloaded_model(model)

@@ -1,4 +1,4 @@
-"""Eval mode for a while: nothing of a model is trained, dropped or left changed."""
+"""Eval mode inside a block: no training, no dropout, and the model is restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gradistill.models.tracing import evaluating
 
 @contextmanager
 def frozen_eval(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients of parameters inside the block; every module and parameter as before behind it.
+    """Eval mode and no gradients of parameters inside the block. Modules and parameters are restored after it.
 
-    What is differentiated with respect to inputs then keeps no graph for the weights.
+    Derivatives with respect to inputs then keep no graph for the weights.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:

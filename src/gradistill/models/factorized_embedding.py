@@ -1,8 +1,8 @@
 """Embeddings as a product of two factors, ``E = A·B``: a row of ``A`` for each token, and one matrix ``B`` for all.
 
-A student learns both factors (``student.embedding_rank``). When it is trained, they are multiplied, so that what is
-saved is a plain model of transformers; ``embedding_rank`` in its configuration is how many columns ``A`` has. An
-export takes the matrix apart again, exactly but for rounding, and its file holds the two factors.
+A student learns both factors (``student.embedding_rank``). After training they are multiplied, so a plain transformers
+model is saved; ``embedding_rank`` in its configuration is the number of columns of ``A``. An export factorises the
+matrix again, exactly except for rounding, and its file holds the two factors.
 
 The first factors are those of the truncated singular value decomposition, the nearest matrix of that rank (Eckart and
 Young 1936). ALBERT has factorised embeddings from the start (Lan et al. 2020, arXiv 1909.11942).
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gradistill.errors import ModelError
 
 EXACT = 1e-4
-"""Largest part of a matrix, by its norm, that may be lost where a configuration gives it a rank."""
+"""The largest share of a matrix's norm that may be lost at the rank that a configuration gives it."""
 
 
 class FactorizedEmbedding(nn.Module):
@@ -46,7 +46,7 @@ class FactorizedEmbedding(nn.Module):
 
 
 def refuse_rank(rank: int, width: int) -> None:
-    """Raise ModelError for a rank at which two factors of embeddings of this width would save nothing."""
+    """Raise ModelError for a rank that is not below the width of the embeddings, so that factors save nothing."""
     if not 0 < rank < width:
         raise ModelError(
             f"the rank of the embeddings is {rank}, and they are {width} wide",
@@ -59,8 +59,8 @@ def factorize_embeddings(model: Any, rank: int) -> float:
     """Replace the embedding matrix of a model by two factors; returns the share of its norm that is lost.
 
     Parameters:
-        ``model``: of transformers; it is changed, and its configuration holds ``embedding_rank`` from now on.
-        ``rank``: columns of the first factor; fewer than the embeddings are wide.
+        ``model``: a transformers model; it is changed, and its configuration gets ``embedding_rank``.
+        ``rank``: columns of the first factor, fewer than the width of the embeddings.
 
     Raises ModelError for a rank that saves nothing.
 
@@ -90,16 +90,18 @@ def merge_embeddings(model: Any) -> None:
 
 
 def with_factors(model: Any) -> Any:
-    """A copy of a model with its embeddings in two factors, where its configuration gives them a rank; else
-    the model itself. Raises ModelError where they have a higher rank than that."""
+    """A copy of a model with its embeddings in two factors, if its configuration gives them a rank.
+
+    Otherwise the model itself. Raises ModelError if the embeddings have a higher rank than that.
+    """
     rank = getattr(model.config, "embedding_rank", None)
     if rank is None:
         return model
-    apart = copy.deepcopy(model)
-    if (lost := factorize_embeddings(apart, rank)) > EXACT:
+    factorized = copy.deepcopy(model)
+    if (lost := factorize_embeddings(factorized, rank)) > EXACT:
         raise ModelError(
             f"the configuration gives the embeddings the rank {rank}, and at that {lost:.1%} of their norm is lost",
             expected="embeddings as they were distilled",
             remedy="they were trained further: take embedding_rank out of config.json, or distil again",
         )
-    return apart
+    return factorized

@@ -11,7 +11,7 @@ MULTI_LABEL = "multi_label_classification"
 """The ``problem_type`` of transformers for any number of labels a row."""
 
 TOKEN_CLASSIFIER = "ForTokenClassification"
-"""How the names of transformers' classes end that label the tokens of a text."""
+"""The end of the class names of transformers' token classifiers."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class ModelFacts:
     width: int
     labels: int
     heads: int = 0
-    """Of its self-attention; 0 where queries, keys and values cannot be recorded."""
+    """Heads of the self-attention; 0 if queries, keys and values cannot be recorded."""
     attention_width: int = 0
-    """Of the queries of all heads together."""
+    """Width of the queries of all heads together."""
     full_length: bool = True
     """Whether every layer has a state for every token."""
     multi_label: bool = False
-    """Whether each label is a yes or no of its own, as transformers' ``problem_type`` has it."""
+    """Whether each label is a separate yes or no, by transformers' ``problem_type``."""
     token_labels: bool = False
     """Whether it has logits for every token: a token classifier."""
     replaceable_states: bool = True
-    """Whether the state after each layer but the last is what a module returns, and can be replaced there."""
+    """Whether the state after each layer but the last is the output of a module, and can be replaced there."""
     reads_raw_texts: bool = False
-    """Of a teacher: whether it reads the raw texts by itself, with another tokenizer than the student or with none."""
+    """For a teacher: whether it reads the raw texts itself, with another tokenizer than the student or with none."""
     outputs_only: bool = False
-    """Of such a teacher: whether nothing of it is known but its outputs."""
+    """For such a teacher: whether only its outputs are available."""
 
 
 def is_multi_label(model: Any) -> bool:
@@ -45,7 +45,7 @@ def is_multi_label(model: Any) -> bool:
 
 
 def has_several_labels(config: Any) -> bool:
-    """Whether a configuration is that of a model of any number of labels a row."""
+    """Whether a configuration describes a model with any number of labels a row."""
     return getattr(config, "problem_type", None) == MULTI_LABEL
 
 
@@ -55,16 +55,18 @@ def is_token_classifier(model: Any) -> bool:
 
 
 def thresholds_of(model: Any) -> np.ndarray | None:
-    """The threshold of each label's probability that a model of several labels a row was saved with; None for ½."""
+    """The thresholds of the labels' probabilities that a model of several labels a row was saved with; None for ½."""
     return thresholds_in(getattr(model, "config", None))
 
 
 def thresholds_in(config: Any) -> np.ndarray | None:
     """The thresholds that a configuration holds; None for ½."""
-    found = getattr(config, "thresholds", None)
-    return None if found is None or not has_several_labels(config) else np.asarray(found, np.float64)
+    thresholds = getattr(config, "thresholds", None)
+    return (
+        None if thresholds is None or not has_several_labels(config) else np.asarray(thresholds, np.float64)
+    )
 
 
 def set_thresholds(model: Any, thresholds: np.ndarray | None) -> None:
-    """Write the threshold of each label into a model's configuration, from where it is saved; None is ½."""
+    """Write the threshold of each label into a model's configuration, which is saved with it; None means ½."""
     model.config.thresholds = None if thresholds is None else thresholds.tolist()

@@ -37,10 +37,10 @@ class Head:
 
 
 def keep_outputs(model: PreTrainedModel, before: Sequence[str], now: Sequence[str]) -> None:
-    """Where a head's labels are the same ``now``, in another order than ``before``, move the weights of each output to
-    the place of its label: else the model would begin with the labels of others.
+    """Reorder the outputs of a head whose labels are the same ``now`` as ``before``, but in another order.
 
-    A token classifier's are those of tokens. Names are compared without letter case.
+    Each label keeps its own weights. Nothing changes for other labels. A token classifier's labels are those of tokens.
+    Names are compared without letter case.
     """
     places = {name.casefold(): place for place, name in enumerate(before)}
     order = [places.get(name.casefold(), -1) for name in now]
@@ -53,7 +53,7 @@ def keep_outputs(model: PreTrainedModel, before: Sequence[str], now: Sequence[st
 
 
 def names_in(config: PreTrainedConfig) -> dict[int, str]:
-    """``label_names`` of the model that a configuration describes."""
+    """The names of a model's outputs by their number, in order, from its configuration."""
     names = {int(k): str(name) for k, name in (config.id2label or {}).items()}
     return dict(sorted(names.items()))
 

@@ -1,7 +1,7 @@
-"""What a model can read: how many tokens of a text, which token ids, which token types.
+"""The limits of a model's inputs: tokens of a text, token ids, token types.
 
-They are found by looking at one forward pass instead of at class names: which tables are looked up by what. A model
-without a table of positions (relative, rotary) has no limit of its length.
+They are found from one forward pass and not from class names: from the indices with which each embedding table is
+looked up. A model without a table of positions (relative, rotary) has no limit of its length.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Limits:
 
     @classmethod
     def find(cls, model: nn.Module) -> Limits:
-        """Look at one forward pass of a sequence classifier.
+        """Find the limits from one forward pass of a sequence classifier.
 
-        A table whose rows are looked up one after the other holds positions: from the row of the first token (2 in
-        RoBERTa) to the end of the table there is room for a text. Of several tables the smallest counts.
+        A table whose rows are looked up one after the other holds positions. A text has room from the row of the first
+        token (2 in RoBERTa) to the end of the table. Of several tables the smallest counts.
         """
         inner = unwrapped(model)
         ids = probe_batch(inner)["input_ids"][:1].flip(1)  # falling, so that they are not taken for positions
@@ -54,10 +54,12 @@ class Limits:
         with evaluating(inner), torch.no_grad(), _Lookups() as lookups:
             inner(**inputs)
         positions, tokens, types = list[int](), list[int](), list[int]()
-        for at, rows in lookups.seen:
-            if at.ndim not in (1, 2) or at.shape[-1] < ids.shape[1]:
+        for indices, rows in lookups.seen:
+            if indices.ndim not in (1, 2) or indices.shape[-1] < ids.shape[1]:
                 continue
-            row = at.reshape(-1, at.shape[-1])[0, : ids.shape[1]].cpu()  # Longformer pads to its window
+            row = indices.reshape(-1, indices.shape[-1])[
+                0, : ids.shape[1]
+            ].cpu()  # Longformer pads to its window
             if torch.equal(row, ids[0].cpu()):
                 tokens.append(rows)
             elif bool((row.diff() == 1).all()):
@@ -87,7 +89,7 @@ class Limits:
 
 
 class _Lookups(TorchFunctionMode):
-    """The indices of every table lookup inside the block, and how many rows the table has."""
+    """Records the indices of every table lookup inside the block, and the number of rows of the table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,11 +107,11 @@ class _Lookups(TorchFunctionMode):
 def check_readable(
     model: nn.Module, rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, owner: str = "model"
 ) -> None:
-    """Compare encoded rows with what a model can read, before any work.
+    """Check encoded rows against the limits of a model, before any work.
 
-    ``owner`` is what messages call the model, such as "teacher". Raises ModelError for rows that are longer than the
-    model's positions, for token ids without a row in its embedding matrix (those that pad and mask included), and for
-    token types that it does not have.
+    ``owner`` is the name of the model in messages, such as "teacher". Raises ModelError for rows that are longer than
+    the model's positions, for token ids without a row in its embedding matrix (the ids of padding and mask included),
+    and for token types that it does not have.
     """
     Limits.find(model).check(rows, tokenizer, owner=owner)
 
@@ -133,7 +135,10 @@ def _check_token_ids(rows: Dataset, tokenizer: PreTrainedTokenizerBase, known: i
 def _first_above(
     rows: Dataset, column: str, most: int, *, of_lengths: bool = False
 ) -> tuple[int, int] | None:
-    """The number of the first row with a value above ``most`` in a column of lists (or a longer list), and it."""
+    """The number of the first row with a value above ``most`` in a column of lists, and that value.
+
+    With ``of_lengths`` it is the first list longer than ``most``, and its length.
+    """
     for start, lists in _blocks(rows, column):
         flat = compute.list_value_length(lists) if of_lengths else compute.list_flatten(lists)
         if len(flat) and compute.max(flat).as_py() > most:

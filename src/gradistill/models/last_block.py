@@ -1,9 +1,9 @@
 """The last block trimmed to the one row that the head reads.
 
-A classifier that reads one position (the first token of most encoders, the last of decoders) needs of its last block
-the keys and values of all tokens, and everything else for that position only. What that is, is found by looking: a
-module call belongs to it whose output reaches the logits through that row alone and comes from its input token by
-token. Logits and gradients are those of the whole model (an aligned step of two layers costs 1.2 plain ones instead of
+A classifier that reads one position (the first token of most encoders, the last of decoders) needs from its last block
+the keys and values of all tokens, and everything else for that position only. The module calls to trim are found from
+one forward pass: their output reaches the logits through that row alone, and depends on their input token by token.
+Logits and gradients are those of the whole model (an aligned step of two layers costs 1.2 plain ones instead of
 2.1: docs/performance.md). Models that pool over tokens have no such calls and stay whole.
 """
 
@@ -38,7 +38,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Trim:
-    """The calls that compute one row: token by token (``rows``), and the last attention, which mixes tokens."""
+    """The calls to trim to one row: those that work token by token (``rows``), and the last ``attention``."""
 
     reads: Reads
     rows: frozenset[Call]
@@ -48,7 +48,7 @@ class Trim:
     def applied(self, model: nn.Module, positions: Positions) -> Iterator[None]:
         """Inside the block one forward pass computes its last block for the row at ``positions`` only.
 
-        Everything behind the last attention repeats that row, so of the last hidden state it alone is right.
+        Everything after the last attention repeats that row, so only that row of the last hidden state is right.
         """
         work = _Work(positions if self.reads == "last" else None)
         with ExitStack() as hooks:
@@ -64,7 +64,7 @@ class Trim:
 
 
 def find_trim(calls: Sequence[ModuleCall], logits: Tensor, mask: Tensor, reads: Reads) -> Trim | None:
-    """What can be trimmed, from the calls of one forward pass in order of return; None where nothing can."""
+    """The trim that the calls of one forward pass allow, given in order of return; None if nothing can be trimmed."""
     rows = _Rows(mask, reads)
     turns: Counter[str] = Counter()
     numbered: list[tuple[Call, ModuleCall]] = []
@@ -94,12 +94,12 @@ class _Rows:
     reads: Reads
 
     def fits(self, tensor: object) -> bool:
-        """Whether it holds a row a token; some encoders (Funnel) shorten the text behind its first token."""
-        alike = 1 if self.reads == "first" else 2
+        """Whether a tensor has a row for each token. Some encoders (Funnel) shorten the text after its first token."""
+        dimensions = 1 if self.reads == "first" else 2
         return (
             isinstance(tensor, Tensor)
             and tensor.ndim == 3
-            and tensor.shape[:alike] == self.mask.shape[:alike]
+            and tensor.shape[:dimensions] == self.mask.shape[:dimensions]
         )
 
     def others_are_zero(self, gradient: Tensor) -> bool:
@@ -111,10 +111,10 @@ class _Rows:
 
     @cached_property
     def _last(self) -> Bool[Tensor, "batch token"]:
-        """Where each text has its last real token."""
+        """A mask of the last real token of each text."""
         length = self.mask.shape[1]
-        at = (self.mask * torch.arange(length, device=self.mask.device)).argmax(-1)
-        return nn.functional.one_hot(at, length).bool()
+        place = (self.mask * torch.arange(length, device=self.mask.device)).argmax(-1)
+        return nn.functional.one_hot(place, length).bool()
 
 
 def _read_in_one_row(
@@ -135,7 +135,7 @@ def _read_in_one_row(
 
 
 def _token_by_token(seen: ModuleCall, rows: _Rows) -> bool:
-    """Whether a row of the output depends on the same row of each input only: the call alone, run again."""
+    """Whether each row of a call's output depends only on the same row of its inputs. Runs the call again, alone."""
     tensors = [value for value in seen.arguments if isinstance(value, Tensor)]
     plain = all(value is None or isinstance(value, Tensor | bool | int | float) for value in seen.arguments)
     if seen.several or not plain or not tensors or not all(rows.fits(tensor) for tensor in tensors):
@@ -157,7 +157,7 @@ def _inside(inner: ModuleCall, outer: ModuleCall) -> bool:
 
 @dataclass
 class _Work:
-    """One forward pass: how often each module was called, and the rows behind what was handed on."""
+    """The state of one forward pass: how often each module was called, and the row that each repeated tensor holds."""
 
     positions: Positions
     turns: Counter[str] = field(default_factory=Counter)
@@ -165,7 +165,7 @@ class _Work:
     handed_on: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def row(self, tensor: Tensor) -> Float[Tensor, "batch 1 hidden"]:
-        """The read row of ``(batch, token, hidden)``; not through the repeated rows where these are its own."""
+        """The read row of ``(batch, token, hidden)``. For a repeated tensor it is the row that was repeated."""
         if id(tensor) in self.handed_on:
             return self.handed_on[id(tensor)][1]
         return selected(tensor, self.positions, 1)
@@ -178,7 +178,7 @@ class _Work:
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Before a call: its one row of each input. A forward pre-hook, once ``name`` and ``turns`` are given."""
+        """A forward pre-hook, with ``name`` and ``turns`` bound: it passes only the read row of each input."""
         self.turns[name] += 1
         if self.turns[name] not in turns:
             return None
@@ -192,7 +192,7 @@ class _Work:
     def repeated(
         self, name: str, turns: set[int], _module: nn.Module, _arguments: Any, output: Any
     ) -> Tensor | None:
-        """After a call: its row at every token, for whatever stands between it and the head. A forward hook."""
+        """A forward hook, bound likewise: it repeats the row for every token, for the modules before the head."""
         if self.turns[name] not in turns:
             return None
         repeated = output.expand(-1, self.length[name], -1)
@@ -212,11 +212,11 @@ def selected(tensor: Tensor, positions: Positions, axis: int) -> Tensor:
 
 def _one_query(model: nn.Module, call: Call, work: _Work) -> AbstractContextManager[None]:
     """Inside the block the attention of one call has one query."""
-    name, own = f"{call.module}()", model.get_submodule(call.module)
+    name, target = f"{call.module}()", model.get_submodule(call.module)
 
     def one_query(attention: Attention, module: nn.Module, *arguments: Any, **options: Any) -> Any:
-        work.turns[name] += module is own
-        if module is own and work.turns[name] == call.turn:
+        work.turns[name] += module is target
+        if module is target and work.turns[name] == call.turn:
             return one_query_attention(work.positions, module, *arguments, **options)
         return attention(module, *arguments, **options)
 
@@ -234,8 +234,8 @@ def one_query_attention(
 ) -> tuple[Float[Tensor, "batch token head value_part"], None]:
     """Attention of the one row that is read, repeated for all tokens.
 
-    Without a mask a row of a causal module sees the keys up to its own, and one of any other module all keys. Raises
-    NotImplementedError for variants that it does not know; these keep their own attention.
+    Without a mask, a row of a causal module attends to the keys up to its own, and a row of any other module to all
+    keys. Raises NotImplementedError for variants that are not supported; these keep their own attention.
     """
     scaling: float | None = options.get("scaling")
     dropout: float = options.get("dropout", 0.0)
@@ -258,7 +258,7 @@ def one_query_attention(
 
 
 def _is_causal(module: nn.Module, options: Mapping[str, Any]) -> bool:
-    """As transformers' fused attention decides, which gets no mask for a batch without padding."""
+    """Whether attention is causal, as decided by transformers' fused kernel, which gets no mask without padding."""
     given: bool | None = options.get("is_causal")
     return bool(getattr(module, "is_causal", True) if given is None else given)
 

@@ -1,4 +1,4 @@
-"""Which teacher layer stands beside which student layer, for copying weights and for comparing states."""
+"""Maps of teacher layers to student layers, for copying weights and for comparing states."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Layers = tuple[int, ...]
 
 
 def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
-    """``wanted`` of the ``available`` layers, counted from 1.
+    """Choose ``wanted`` of the ``available`` layers, counted from 1.
 
-    ``uniform`` takes them evenly and ends with the last (6 of 12: 2, 4, …, 12; 4 of 6: 2, 3, 4, 6); where more are
-    wanted than there are, some come several times. ``skip`` takes every ⌊available / wanted⌋-th from below (PKD; 4 of
-    6: 1, 2, 3, 4), ``first`` and ``last`` take a run from one end, a list names them. Raises RecipeError where they
-    do not exist or do not count ``wanted``.
+    ``uniform`` takes them evenly and ends with the last (6 of 12: 2, 4, …, 12; 4 of 6: 2, 3, 4, 6); if more are wanted
+    than available, some occur several times. ``skip`` takes every ⌊available / wanted⌋-th from below (PKD; 4 of 6:
+    1, 2, 3, 4), ``first`` and ``last`` take consecutive layers from one end, a list names them. Raises RecipeError if
+    they do not exist or their number is not ``wanted``.
     """
     if wanted < 1:
-        raise RecipeError(f"A student of {wanted} layers was asked for.", expected="1 or more")
+        raise RecipeError(f"The number of the student's layers is {wanted}.", expected="1 or more")
     if layer_map == "uniform":
         return tuple(max(1, round(k * available / wanted)) for k in range(1, wanted + 1))
     if isinstance(layer_map, tuple | list):
@@ -33,7 +33,7 @@ def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
         return layer_map
     if wanted > available:
         raise RecipeError(
-            f"The layer map {layer_map!r} is to choose {wanted} layers, and the teacher has {available}.",
+            f"The layer map {layer_map!r} must choose {wanted} layers, and the teacher has {available}.",
             expected=f"at most {available}",
             remedy="make the student shallower, use layer_map uniform, or list the layers",
         )
@@ -43,16 +43,16 @@ def map_layers(layer_map: LayerMap, wanted: int, available: int) -> Layers:
 
 
 def layer_pairs(layer_map: LayerMap, student_layers: int, teacher_layers: int) -> tuple[Layers, Layers]:
-    """Every student layer, from 1 to its last, and the teacher's beside them."""
+    """All student layers, from 1, and the teacher layer that each is matched to."""
     return tuple(range(1, student_layers + 1)), map_layers(layer_map, student_layers, teacher_layers)
 
 
 def intermediate_pairs(
     layer_map: LayerMap, student_layers: int, teacher_layers: int
 ) -> tuple[Layers, Layers]:
-    """Student layers 1 … L_s − 1 and the teacher's beside them (PKD section 3.2; 6 beside 12: 2, 4, …, 10).
+    """Student layers 1 … L_s − 1 and their teacher layers (PKD section 3.2; for 6 and 12 layers: 2, 4, …, 10).
 
-    The last layer is left out: the logits stand for it. ``last`` ends with the teacher's last layer but one.
+    The last layer is left out: the logits represent it. ``last`` ends with the teacher's last layer but one.
     Raises RecipeError for a student of one layer, which has no intermediate state.
     """
     if student_layers < 2:

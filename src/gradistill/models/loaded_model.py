@@ -1,4 +1,4 @@
-"""A model in memory, with the name that messages call it by and what its forward pass shows."""
+"""A model in memory, with its name in messages and the facts that a forward pass shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradistill.models.probe import Probe, ProbedModel
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that reads the texts; ``owner`` is what messages call it, ``name`` its folder or hub id, if any."""
+    """A model in memory. ``owner`` is its role in messages (such as teacher), ``name`` its folder or hub id, if any."""
 
     owner: str
     name: str
@@ -21,7 +21,7 @@ class LoadedModel:
 
     @cached_property
     def probe(self) -> Probe:
-        """What is found by looking at one forward pass, once."""
+        """The model's probe, found from one forward pass, once."""
         return Probe.find(self.model)
 
     @cached_property
@@ -31,12 +31,12 @@ class LoadedModel:
 
     @cached_property
     def limits(self) -> Limits:
-        """What the model can read."""
+        """The limits of the model's inputs."""
         return Limits.find(self.model)
 
     @property
     def positions(self) -> int | None:
-        """As its forward pass shows."""
+        """The most tokens of a text, as the forward pass shows; None without a limit."""
         return self.limits.positions
 
     def __str__(self) -> str:

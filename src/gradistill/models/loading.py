@@ -59,19 +59,19 @@ def locate(name: str | Path) -> str:
     """A folder or hub id that transformers can open; checks a local folder before transformers sees it."""
     folder = Path(name)
     try:
-        there = folder.exists()
+        exists = folder.exists()
     except OSError as error:
         raise ModelError(
             f"the model {name} cannot be found: {system_reason(error)}",
             expected="a folder with config.json and model.safetensors, a hub id, or 'minilm-l6'",
             remedy="check the path",
         ) from error
-    if str(name) == PACKAGED and not there:
+    if str(name) == PACKAGED and not exists:
         return str(packaged_model())
-    if not there:
+    if not exists:
         local = (
             folder.parent != Path() and folder.parent.is_dir()
-        )  # its parent is here, so no id of the hub is meant
+        )  # the parent folder exists, so the name is no hub id
         if local or folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
             raise ModelError(
                 f"there is no model folder {name}",
@@ -87,7 +87,7 @@ def locate(name: str | Path) -> str:
             raise ModelError(
                 f"{name} holds no config.json, but checkpoints: its run has not ended",
                 expected="a finished run, or another model folder",
-                remedy="give the command of that run again; it goes on from the last checkpoint",
+                remedy="run the command of that run again; it goes on from the last checkpoint",
             )
         raise ModelError(
             f"{name} holds no config.json",
@@ -100,11 +100,11 @@ def locate(name: str | Path) -> str:
 
 
 def _refuse_absurd_labels(folder: Path) -> None:
-    """transformers would make a name for each label, which takes minutes for a damaged number, or all memory."""
+    """Raise ModelError for too many labels: transformers would make a name for each, which takes time or memory."""
     try:
         labels = read_object(folder / "config.json").get("num_labels")
     except (OSError, ValueError):
-        return  # whoever reads it names the fault
+        return  # the fault is reported when the file is read
     if isinstance(labels, int) and labels > MOST_LABELS:
         raise ModelError(
             f"config.json of {folder} has num_labels: {labels}",
@@ -132,9 +132,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             return load_tokenizer(adapter.base)
     with _quiet(), _explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    if len(tokenizer) <= len(
-        tokenizer.all_special_tokens
-    ):  # transformers makes one up where files are missing
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers invents one if files are missing
         raise ModelError(
             f"{name} holds no tokenizer",
             expected="tokenizer.json, or the files of a slow tokenizer, beside config.json",
@@ -144,7 +142,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
 
 def load_config(name: str | Path, **fields: Any) -> PreTrainedConfig:
-    """The configuration that belongs to a model, ``fields`` changed; of an adapter its base model's.
+    """The configuration of a model with ``fields`` changed; for an adapter, of its base model.
 
     Raises ModelError with the cause.
     """
@@ -176,9 +174,9 @@ def load_classifier(
         ``head``: the labels of the head; without it the checkpoint's own are kept.
         ``new_head``: accept a checkpoint that lacks its head (classifier and pooler), which then starts at random.
         ``config_changes``: fields of the configuration to change before the model is built.
-        ``loading``: the type of its weights (float32), in which it computes, and how accelerate spreads them. An
+        ``loading``: the type of its weights and computations (default float32), and how accelerate spreads them. An
             adapter is merged in float32 first, and is not spread.
-        ``tokens``: accept a token classifier too, which a checkpoint is where its configuration names one.
+        ``tokens``: load a token classifier, too, if the checkpoint's configuration names one.
 
     Raises ModelError with the cause, also for a checkpoint that lacks weights, or holds some of another shape.
 
@@ -201,7 +199,7 @@ def load_classifier(
         fields = {**(head.config_fields() if head else {}), **(config_changes or {})}
         config = load_config(given, **fields)
         if head is not None and getattr(config, "thresholds", None) is not None:
-            config.thresholds = None  # they were of its own labels
+            config.thresholds = None  # they belong to the checkpoint's own labels
         with _quiet(), _explained(name, "model"):
             refuse_strange_weights(name, folder_of(place), getattr(config, "transformers_weights", None))
         labels_tokens = head.token_labels if head else tokens and names_token_classifier(config)
@@ -233,8 +231,8 @@ def load_for_labels(
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A classifier that is to learn the labels of ``head``, and the names of weights that start at random.
 
-    As ``load_classifier`` with ``new_head``. A head that is there, with the same labels in another order, is kept: each
-    label has its own weights.
+    As ``load_classifier`` with ``new_head``. An existing head with the same labels in another order is kept, and each
+    label keeps its own weights.
 
     Example: ``load_for_labels("runs/teacher", Head(("no", "yes")))``
     """
@@ -242,8 +240,8 @@ def load_for_labels(
     if head.labels is not None and not missing:
         with on_disk(source) as given:
             adapted = is_adapter(place := locate(given))
-            own = _config_of_labels(Adapter.read(place)) if adapted else load_config(given)
-        keep_outputs(model, tuple(names_in(own).values()), head.labels)
+            config = _config_of_labels(Adapter.read(place)) if adapted else load_config(given)
+        keep_outputs(model, tuple(names_in(config).values()), head.labels)
     return model, missing
 
 
@@ -256,12 +254,12 @@ def empty_classifier(name: str | Path, head: Head) -> PreTrainedModel:
 
 
 def names_token_classifier(config: PreTrainedConfig) -> bool:
-    """Whether a configuration is that of a model that labels the tokens of a text."""
+    """Whether a configuration describes a token classifier."""
     return any(str(name).endswith(TOKEN_CLASSIFIER) for name in _architectures(config))
 
 
 def _architectures(config: PreTrainedConfig) -> list[Any]:
-    """The classes that a configuration names; none where a file has something else in their place."""
+    """The classes that a configuration names; empty if a file has something else in their place."""
     return config.architectures if isinstance(config.architectures, list) else []
 
 
@@ -271,20 +269,20 @@ def label_names(model: PreTrainedModel) -> dict[int, str]:
 
 
 def set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set which token pads, where a model's configuration does not (decoders): it must know padding from text.
+    """Set the pad token in a model's configuration if it has none (decoders): the model must recognise padding.
 
-    The head of a decoder, ``score``, looks for the last token that is no padding. Where the configuration names another
-    padding than the tokenizer's, with which batches are padded, that is changed too, with a line.
+    The head of a decoder, ``score``, looks for the last token that is not padding. Batches are padded with the
+    tokenizer's pad token. If such a model's configuration names another one, it is changed, too, with a log line.
     """
-    own, padding = model.config.pad_token_id, tokenizer.pad_token_id
+    configured, padding = model.config.pad_token_id, tokenizer.pad_token_id
     looks_for_padding = isinstance(getattr(model, "score", None), nn.Linear)
-    if own is not None and looks_for_padding and padding is not None and own != padding:
+    if configured is not None and looks_for_padding and padding is not None and configured != padding:
         logger.info(
-            f"{type(model).__name__}: batches are padded with token {padding}, as the tokenizer has it, and its "
-            f"config.json names {own}: the head looks for {padding} from here on"
+            f"{type(model).__name__}: batches are padded with token {padding}, the tokenizer's pad token, and "
+            f"config.json names {configured}: the head looks for {padding} from here on"
         )
-    if own is None or looks_for_padding:
-        model.config.pad_token_id = own if padding is None else padding
+    if configured is None or looks_for_padding:
+        model.config.pad_token_id = configured if padding is None else padding
 
 
 def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:
@@ -298,7 +296,7 @@ def _refuse_spread(name: str | Path, device_map: DeviceMap | None) -> None:
 
 @contextmanager
 def _base_of(adapter: Adapter) -> Iterator[None]:
-    """Raise ModelError that names the adapter whose base cannot be loaded."""
+    """Turn a ModelError about a base model into one that names its adapter, too."""
     try:
         yield
     except ModelError as error:
@@ -347,7 +345,7 @@ def _load_adapted(
 
 
 def _config_of_labels(adapter: Adapter) -> PreTrainedConfig:
-    """The configuration that names the labels: beside the adapter, or else the base's."""
+    """The configuration that names the labels: the adapter's, or else the base model's."""
     if adapter.has_config:
         with _quiet(), _explained(adapter.folder, "configuration of"):
             return AutoConfig.from_pretrained(str(adapter.folder), trust_remote_code=False)
@@ -370,7 +368,7 @@ def refuse_other_tasks(name: str | Path, config: PreTrainedConfig) -> None:
 
 
 def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
-    """Raise ModelError for outputs that nothing here knows what to do with: their numbers would be taken for others."""
+    """Raise ModelError for kinds of outputs that are not supported: they would be read as another kind."""
     count, kind = config.num_labels or 0, getattr(config, "problem_type", None)
     if kind == "regression" and count > 1:
         fault, expected = f"gives {count} scores a text", "one score (num_labels 1), or classes"
@@ -389,14 +387,17 @@ def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
 
 
 def _align(model: PreTrainedModel) -> None:
-    """Have every weight begin where torch would have put it. In a file they begin anywhere, and some processors add up
-    a product's terms in another order then: the same weights would not predict the same, bit for bit."""
+    """Copy every weight to memory that torch aligns.
+
+    Weights from a file start at any address. Some processors then add up a product's terms in another order, so that
+    equal weights would not give equal predictions, bit for bit.
+    """
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
 
 
 def _refuse_incomplete(name: str | Path, model: PreTrainedModel, missing: Sequence[str]) -> None:
-    """Raise ModelError where weights other than those of the head would start at random."""
+    """Raise ModelError if weights outside the head would start at random."""
     head = head_parameters(model) if has_head(model) else dict.fromkeys(missing)
     if lost := [key for key in missing if key not in head]:
         raise ModelError(
@@ -419,7 +420,7 @@ def _refuse_non_finite(name: str | Path, model: PreTrainedModel) -> None:
 
 @contextmanager
 def _explained(name: str | Path, what: str) -> Iterator[None]:
-    """Turn whatever the libraries raise while loading into one ModelError."""
+    """Turn any error of the libraries while loading into a ModelError."""
     try:
         yield
     except ModelError:
@@ -435,7 +436,7 @@ def _explained(name: str | Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def without_file_bars() -> Iterator[None]:
-    """No bar of transformers for each file that it reads or writes; the Trainer's own stay."""
+    """No progress bars of transformers for files that it reads or writes; the Trainer's bars stay."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -447,7 +448,7 @@ def without_file_bars() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No load report and bar of transformers: what matters of it is checked and reported here."""
+    """No load report and no progress bar of transformers: this module checks and reports what matters of it."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -18,11 +18,11 @@ ModelSource = str | os.PathLike[str] | tuple[PreTrainedModel, PreTrainedTokenize
 """A folder, a hub id or ``minilm-l6``; or a pair of a loaded model and its tokenizer."""
 
 NAME_OR_PATH = "_name_or_path"
-"""Where transformers notes in a configuration what it was loaded from."""
+"""The attribute of a configuration in which transformers records the path or id that it was loaded from."""
 
 
 def model_name(source: ModelSource) -> str:
-    """What messages and run folders call a model: its path or id, or for a loaded one where it comes from.
+    """The name of a model in messages and run folders: its path or id; for a loaded model, its recorded origin.
 
     Raises ModelError for any other type.
     """
@@ -34,14 +34,14 @@ def model_name(source: ModelSource) -> str:
 
 
 def model_folder(source: ModelSource) -> str:
-    """The folder or hub id of a model, also of a loaded one, as transformers noted it; empty where there is none."""
+    """The folder or hub id of a model; for a loaded model the one that transformers recorded, or an empty string."""
     if not isinstance(source, tuple):
         return _path(source)
     return str(getattr(_pair(source)[0].config, NAME_OR_PATH, "") or "")
 
 
 def model_paths(*sources: Any) -> tuple[str, ...]:
-    """Those of the sources that are paths or ids. Raises ModelError for what is no model at all."""
+    """The sources that are paths or ids. Raises ModelError for a source that is no model."""
     named = [source for source in sources if source is not None and not isinstance(source, tuple)]
     return tuple(map(_path, named))
 
@@ -55,7 +55,7 @@ def given_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase | None:
 def on_disk(source: ModelSource) -> Iterator[str]:
     """A path or hub id of the model. A loaded one is saved into a folder that is removed afterwards.
 
-    So it is checked as any other model, and the caller's own is left as it is: its weights, its device, its head.
+    So it is checked as any other model, and the caller's model is not changed: its weights, its device, its head.
     """
     if not isinstance(source, tuple):
         yield _path(source)

@@ -1,4 +1,4 @@
-"""The model that comes as a package: where it is, and that it is the one we know. No torch is needed for that."""
+"""The model that comes as a package: its folder, and a check of its weights. This does not need torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128
 
 
 def packaged_model_installed() -> bool:
-    """Whether the packaged model is there; ``packaged_model`` also verifies it."""
+    """Whether the packaged model is installed; ``packaged_model`` also verifies it."""
     return find_spec(_PACKAGE) is not None
 
 
 def packaged_model() -> Path:
-    """The folder of the packaged model, its weights verified. Raises ModelError where it is not installed."""
+    """The folder of the packaged model. Raises ModelError if it is not installed, or has other weights."""
     spec = find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(

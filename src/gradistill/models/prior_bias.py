@@ -1,4 +1,4 @@
-"""A new head for several labels a row starts at the frequency of each label."""
+"""The initial bias of a new head for several labels a row: the frequency of each label."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 def start_at_prior(model: nn.Module, shares: Sequence[float], rows: int) -> None:
     """Set the bias of the output layer to the log-odds of each label's ``shares`` of the ``rows`` to train on.
 
-    From a bias of 0 every label starts at ½. The first steps then do nothing but learn how rare labels are, with
-    gradients so large that Adam takes tiny steps for hundreds of steps afterwards. The start is that of Lin et al. 2017
-    (arXiv 1708.02002, section 4.1), there for detection. A head without a bias stays as it is.
+    With a bias of 0 every label starts at ½. The first steps then only learn how rare labels are. Their gradients are
+    so large that Adam takes tiny steps for hundreds of steps afterwards. Source: Lin et al. 2017 (arXiv 1708.02002,
+    section 4.1), there for detection. A head without a bias stays as it is.
 
     Example: ``start_at_prior(model, flags.mean(axis=0), len(flags))``
     """
@@ -29,7 +29,7 @@ def start_at_prior(model: nn.Module, shares: Sequence[float], rows: int) -> None
     if not heads:
         logger.debug("The head has no bias, so it cannot start at the frequency of each label.")
         return
-    rare = 0.5 / max(rows, 1)  # half a row: a label of no row, or of all, has finite log-odds
+    rare = 0.5 / max(rows, 1)  # half a row: keeps log-odds finite for a label of no row, or of all
     clipped = np.clip(np.asarray(shares, np.float64), rare, 1 - rare)
     log_odds = torch.as_tensor(np.log(clipped / (1 - clipped)))
     with torch.no_grad():

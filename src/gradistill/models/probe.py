@@ -1,8 +1,8 @@
-"""The probe: what is known about a model's inside, and hooks for its embedding output.
+"""The probe: facts about a model's layers, and hooks for its embedding output.
 
-It finds, by looking at one forward pass instead of at class names, where the embedding output leaves
-(``hidden_states[0]`` of transformers: after position and type embeddings, LayerNorm and dropout), how deep
-and wide the model is, and which position its head reads. Hooks live in ``with`` blocks only.
+From one forward pass, and not from class names, it finds the module that returns the embedding output
+(``hidden_states[0]`` of transformers: after position and type embeddings, LayerNorm and dropout), the depth
+and width of the model, and the position that its head reads. Hooks exist in ``with`` blocks only.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ from gradistill.models.tracing import (
 _LOG = logging.getLogger(__name__)
 
 MIXED = 1e-3
-"""Of its largest logit: a change by padding that is no rounding, also where norms compute in float32."""
+"""A larger change by padding, relative to the largest logit, is no rounding, even if norms compute in float32."""
 
 
 class BlockCall(NamedTuple):
-    """The call of a module that returns a hidden state: the module's ``name``, and which of its ``calls`` in one
-    forward pass, counted from 0, it is: some models have one module for all layers."""
+    """The call of a module that returns a hidden state.
+
+    ``number`` is its number, from 0, among the ``calls`` of the module in one forward pass: some models have one module
+    for all layers.
+    """
 
     name: str
     number: int
@@ -51,14 +54,14 @@ class BlockCall(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(ModelFacts):
-    """Facts about a model, and where its inside can be read: see ``find``.
+    """Facts about a model, and the modules where its states can be read: see ``find``.
 
     ``embedding`` is the name of the module that returns the embedding output, ``embedding_parameters`` the names of all
-    parameters that it depends on, ``reads`` the position that stands for the text: the first token ([CLS]) or the last
-    (decoders), ``trim`` what of the last block need be computed for that position only (None where the head reads
-    several). ``passed_over`` is the token id that a head which reads the last token passes over, wherever it stands:
-    that of padding. ``blocks`` are the calls that return the states after all layers but the last; none where one of
-    them is not found.
+    parameters that it depends on. ``reads`` is the position that represents the text: the first token ([CLS]) or the
+    last (decoders). ``trim`` is the part of the last block that is computed for that position only (None if the head
+    reads several). ``passed_over`` is the token id that a head which reads the last token skips at any position: that
+    of padding. ``blocks`` are the calls that return the states after all layers but the last; empty if one of them is
+    not found.
     """
 
     embedding: str
@@ -70,16 +73,16 @@ class Probe(ModelFacts):
 
     @classmethod
     def find(cls, model: nn.Module) -> Probe:
-        """Look at one forward pass of a sequence classifier. Raises ModelError for what has no such sites."""
+        """Probe a sequence classifier with one forward pass. Raises ModelError for a model without such modules."""
         inner = unwrapped(model)
         batch = probe_batch(inner)
         with evaluating(inner), all_trainable(inner), torch.enable_grad():
-            with attending(inner) as met:
+            with attending(inner) as recorded:
                 calls, outputs = traced(inner, batch)
             states = _hidden_states(inner, outputs)
             name = _producer(inner, calls, states[0])
             logits, mask = outputs.logits, batch["attention_mask"]
-            seen = _alike_in_every_layer(met, len(states) - 1, mask.shape[1])
+            seen = _alike_in_every_layer(recorded, len(states) - 1, mask.shape[1])
             blocks = _block_calls(calls, states)
             _warn_of_mixed_padding(inner, batch)
             tokens = is_token_classifier(inner)  # every token is read
@@ -95,8 +98,8 @@ class Probe(ModelFacts):
                 reads=reads,
                 passed_over=_passed_over(inner, batch) if reads == "last" else None,
                 trim=None if tokens else find_trim(calls, logits, mask, reads),
-                heads=met[0][0].shape[1] if seen else 0,
-                attention_width=met[0][0].shape[1] * met[0][0].shape[3] if seen else 0,
+                heads=recorded[0][0].shape[1] if seen else 0,
+                attention_width=recorded[0][0].shape[1] * recorded[0][0].shape[3] if seen else 0,
                 full_length=all(state.shape[1] == mask.shape[1] for state in states),
                 replaceable_states=len(blocks) == len(states) - 2,
                 blocks=blocks,
@@ -104,11 +107,11 @@ class Probe(ModelFacts):
 
     @contextmanager
     def tapped(self, model: nn.Module, replacement: Tensor | None = None) -> Iterator[list[Tensor]]:
-        """Inside the block each forward pass appends its embedding output to the list that is handed out.
+        """Inside the block each forward pass appends its embedding output to the list of the ``with`` statement.
 
-        With gradients enabled that tensor requires a gradient: where the parameters below are frozen it becomes a leaf
-        of its own, and the model goes on with a copy, which it may change in place (XLM). ``replacement`` stands in for
-        it instead, row for row.
+        With gradients enabled that tensor requires a gradient. If the parameters below it are frozen, it becomes a
+        leaf, and the model goes on with a copy, which it may change in place (XLM). A ``replacement`` is used instead
+        of the embedding output, row for row.
         """
         seen: list[Tensor] = []
 
@@ -130,9 +133,9 @@ class Probe(ModelFacts):
     def interchanged(
         self, model: nn.Module, places: Mapping[int, Bool[Tensor, "row token"]]
     ) -> Iterator[None]:
-        """Inside the block a forward pass of 2n rows puts states of its last n rows into its first n.
+        """Inside the block a forward pass of 2n rows replaces states of its first n rows by those of its last n.
 
-        ``places`` names by layer, from 1 to the last but one, the tokens whose state after it is replaced.
+        ``places`` maps a layer, from 1 to the last but one, to the tokens whose state after it is replaced.
         """
         with ExitStack() as hooks:
             for layer, taken in places.items():
@@ -144,7 +147,7 @@ class Probe(ModelFacts):
     def trimmed(self, model: nn.Module, batch: Batch) -> AbstractContextManager[None]:
         """Inside the block one forward pass computes its last block for the position that the head reads.
 
-        Not where blocks run again in the backward pass (activation checkpointing): the hooks would be gone.
+        Nothing is trimmed if blocks run again in the backward pass (activation checkpointing), without the hooks.
         """
         inner = unwrapped(model)
         if self.trim is None or (inner.training and _runs_again(inner)):
@@ -152,10 +155,10 @@ class Probe(ModelFacts):
         return self.trim.applied(inner, self.text_position(batch))
 
     def verified(self, model: nn.Module, batch: Batch) -> Probe:
-        """This probe; without ``trim``, or what of it fails, where trimmed and whole model differ on a real batch.
+        """This probe, reduced to the part of ``trim`` with which trimmed and whole model agree on a real batch.
 
         Logits and the input gradient of some of its texts (``_specimens``) are compared, in eval mode and in the type
-        of the weights, to the square root of its precision.
+        of the weights. The tolerance is the square root of its precision.
         """
         inner = unwrapped(model)
         if self.trim is None:
@@ -170,24 +173,24 @@ class Probe(ModelFacts):
                     batches.append(each)
             for trim in dict.fromkeys((self.trim, replace(self.trim, attention=None))):
                 probe = replace(self, trim=trim)
-                # A variant that the trim does not know (NotImplementedError too), or shapes that do not fit.
+                # A variant that the trim does not support (NotImplementedError too), or shapes that do not fit.
                 with suppress(RuntimeError, IndexError):
-                    found = [probe._logits_and_gradient(inner, each) for each in batches]
-                    if all(map(_alike, chain(*found), chain(*whole))):
+                    results = [probe._logits_and_gradient(inner, each) for each in batches]
+                    if all(map(_alike, chain(*results), chain(*whole))):
                         return probe
         _LOG.warning("The last block of %s cannot be trimmed: it runs whole.", type(inner).__name__)
         return replace(self, trim=None)
 
     def _specimens(self, batch: Batch) -> list[Batch]:
-        """What later batches may be, whatever the first one is: its shortest and its longest texts, padded; the longest
-        alone, for which there is no mask; and that one read before its end, where the head passes over an id."""
+        """Batches that cover the cases of later ones: the shortest and longest texts of ``batch``, padded; the longest
+        text alone, which needs no mask; and that text with a skipped id at its end, if the head skips one."""
         alone = _without_padding(batch.rows(batch.mask.sum(-1).argmax()[None]))
-        found = [batch.rows(_extremes(batch.mask)), alone]
+        specimens = [batch.rows(_extremes(batch.mask)), alone]
         ids = alone.inputs.get("input_ids")
         if self.passed_over is not None and ids is not None and ids.shape[1] > 1:
             ended = torch.cat([ids[:, :-1], torch.full_like(ids[:, -1:], self.passed_over)], 1)
-            found.append(replace(alone, inputs={**alone.inputs, "input_ids": ended}))
-        return found
+            specimens.append(replace(alone, inputs={**alone.inputs, "input_ids": ended}))
+        return specimens
 
     def _logits_and_gradient(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -198,10 +201,10 @@ class Probe(ModelFacts):
         return logits.detach(), gradient
 
     def text_position(self, batch: Batch) -> Int[Tensor, " batch"]:
-        """The position that stands for each text: its first real token, or the last that the head does not pass over.
+        """The position that represents each text: its first real token, or the last that the head does not skip.
 
-        Heads of decoders look at token ids, not at the attention mask: an erased word, or the end of a text, may have
-        the id of padding.
+        Heads of decoders use token ids, not the attention mask: an erased word, or the end of a text, may have the id
+        of padding.
         """
         if self.reads == "first":
             return batch.mask.long().argmax(-1)
@@ -215,7 +218,7 @@ class Probe(ModelFacts):
 class ProbedModel:
     """A model and its probe. The first batch decides, once, whether the last block may be trimmed.
 
-    ``model`` stays as it is; ``trim_last_block`` switches trimming off altogether.
+    ``model`` is not changed. ``trim_last_block=False`` (in ``of``) switches trimming off.
     """
 
     model: nn.Module
@@ -226,7 +229,7 @@ class ProbedModel:
     def of(
         cls, model: nn.Module | ProbedModel, probe: Probe | None = None, *, trim_last_block: bool = True
     ) -> ProbedModel:
-        """A model with its ``probe``, found here unless it is given; one that has its probe already is returned.
+        """A model with its ``probe``, which is found here unless it is given. A ProbedModel is returned unchanged.
 
         Raises ModelError for a model that cannot be probed.
         """
@@ -236,7 +239,7 @@ class ProbedModel:
         return cls(model, probe if trim_last_block else replace(probe, trim=None))
 
     def verified(self, batch: Batch) -> Probe:
-        """The probe, after trimming was compared with the whole model on the first batch that this was called with."""
+        """The probe. The first call compares the trimmed with the whole model on its batch."""
         if not self._verified:
             self.probe, self._verified = self.probe.verified(self.model, batch), True
         return self.probe
@@ -247,7 +250,7 @@ class ProbedModel:
 
 
 def _alike_in_every_layer(met: Sequence[Heads], layers: int, tokens: int) -> bool:
-    """Whether there is one attention a layer, each over all tokens and as wide."""
+    """Whether there is one attention for each layer, all over all tokens and of one width."""
     shapes = {tensor.shape for heads in met for tensor in heads}
     return len(met) == layers and len(shapes) == 1 and next(iter(shapes))[2] == tokens
 
@@ -259,9 +262,9 @@ def _extremes(mask: Bool[Tensor, "batch token"]) -> Int[Tensor, " row"]:
 
 
 def _without_padding(batch: Batch) -> Batch:
-    """A batch of one text, without what is not of it."""
-    own, whole = batch.mask[0], batch.mask.shape
-    cut = {k: v[:, own] if v.shape[:2] == whole else v for k, v in batch.inputs.items()}
+    """A batch of one text, without its padding."""
+    real, whole = batch.mask[0], batch.mask.shape
+    cut = {k: v[:, real] if v.shape[:2] == whole else v for k, v in batch.inputs.items()}
     return Batch.of(cut, multi_label=batch.multi_label, token_labels=batch.token_labels)
 
 
@@ -272,7 +275,7 @@ def _runs_again(model: nn.Module) -> bool:
 
 
 def _warn_of_mixed_padding(model: nn.Module, batch: Mapping[str, Tensor]) -> None:
-    """FNet and Funnel mix or pool places, those of padding too: a text's prediction is another beside longer texts."""
+    """Warn of models whose predictions depend on padding: FNet and Funnel mix or pool all positions of a batch."""
     config, text = config_of(model), {name: tensor[:1] for name, tensor in batch.items()}
     pad, length = getattr(config, "pad_token_id", None), text["input_ids"].shape[1]
     most = getattr(config, "max_position_embeddings", None) or 2 * length
@@ -287,12 +290,12 @@ def _warn_of_mixed_padding(model: nn.Module, batch: Mapping[str, Tensor]) -> Non
             alone, padded = (model(**each).logits for each in (text, longer))
     except (RuntimeError, IndexError):  # positions that the configuration does not count
         return
-    # Where tokens are labelled, those of padding stand behind the text's own.
-    own = padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
+    # A token classifier's logits have those of padding after those of the text.
+    unpadded = padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
     rounding = max(MIXED, torch.finfo(alone.dtype).eps ** 0.5)
-    if (own - alone).abs().max() > rounding * alone.abs().max():
+    if (unpadded - alone).abs().max() > rounding * alone.abs().max():
         _LOG.warning(
-            "%s predicts by the padding too: the label of a text depends on the longest text of its batch",
+            "%s also reads padding: the label of a text depends on the longest text of its batch",
             type(model).__name__,
         )
 
@@ -314,10 +317,10 @@ def _hidden_states(model: nn.Module, outputs: Any) -> tuple[Tensor, ...]:
 
 
 def _producer(model: nn.Module, calls: Sequence[ModuleCall], embedding: Tensor) -> str:
-    """The outermost module that makes the embedding output.
+    """The outermost module that computes the embedding output.
 
-    Modules that only pass it through (dropout in eval mode, an identity in front of the attention) also return
-    this very tensor, but they received it: they count only where nobody else made it (GPT-2's sum).
+    Modules that only pass it through (dropout in eval mode, an identity before the attention) also return this very
+    tensor, but they received it. They count only if no other module computed it (GPT-2's sum).
     """
     returned = [seen for seen in calls if not seen.several and seen.output is embedding]
     made = [s.name for s in returned if not any(argument is embedding for argument in s.arguments)]
@@ -333,8 +336,8 @@ def _producer(model: nn.Module, calls: Sequence[ModuleCall], embedding: Tensor) 
 
 
 def _block_calls(calls: Sequence[ModuleCall], states: Sequence[Tensor]) -> tuple[BlockCall, ...]:
-    """For each state but the first and the last the outermost call that makes it; none where one is not found."""
-    found = []
+    """For each state but the first and the last, the outermost call that computes it; empty if one is not found."""
+    blocks = []
     for state in states[1:-1]:
         made = [
             call for call in calls if call.output is state and all(a is not state for a in call.arguments)
@@ -342,8 +345,8 @@ def _block_calls(calls: Sequence[ModuleCall], states: Sequence[Tensor]) -> tuple
         if not made:
             return ()
         of_module = [call for call in calls if call.name == made[-1].name]
-        found.append(BlockCall(made[-1].name, of_module.index(made[-1]), len(of_module)))
-    return tuple(found)
+        blocks.append(BlockCall(made[-1].name, of_module.index(made[-1]), len(of_module)))
+    return tuple(blocks)
 
 
 def _interchange(block: BlockCall, taken: Bool[Tensor, "row token"]) -> Callable[..., Any]:
@@ -354,8 +357,8 @@ def _interchange(block: BlockCall, taken: Bool[Tensor, "row token"]) -> Callable
         if next(counted) % block.calls != block.number:
             return None
         state = output[0] if isinstance(output, tuple) else output
-        own, other = state.split(len(taken))
-        changed = torch.cat([torch.where(taken.unsqueeze(-1), other, own), other])
+        replaced, other = state.split(len(taken))
+        changed = torch.cat([torch.where(taken.unsqueeze(-1), other, replaced), other])
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     return hook
@@ -382,8 +385,10 @@ def _position_read(logits: Tensor, last_state: Tensor, mask: Tensor) -> Reads:
 
 
 def _passed_over(model: nn.Module, batch: Mapping[str, Tensor]) -> int | None:
-    """The padding's id where the head looks for the last token by ids: with that id in the last place of a text without
-    padding, it reads an earlier one."""
+    """The id of padding if the head looks for the last token by ids; None otherwise.
+
+    Such a head reads an earlier token if the last one of a text without padding has that id.
+    """
     pad: int | None = getattr(config_of(model), "pad_token_id", None)
     if pad is None:
         return None

@@ -1,4 +1,4 @@
-"""A model under a head with random weights: what it has in common with another is not learnt by its head."""
+"""Models with a random head: what such a model has in common with another was not learnt by the head."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gradistill.errors import ModelError
 from gradistill.models.tracing import unwrapped
 
 USUAL_SPREAD = 0.02
-"""The standard deviation of new weights where a configuration names none, as in transformers."""
+"""The standard deviation of new weights if a configuration gives none, as in transformers."""
 
 
 def paired_seeds(count: int) -> tuple[int, ...]:
-    """Seeds of so many random heads, each followed by ``~seed``: the same head with all outputs of the other sign.
+    """Seeds of ``count`` random heads. Each is followed by ``~seed``: the same head with all outputs negated.
 
-    Under both of a pair a signed figure, such as the correlation of two models' reactions, is the same but for its
-    sign, so that its mean is 0 (exactly, of log-odds of two labels and of scores). A few heads that are drawn alone lie
-    far from it: Hammersley and Morton 1956, a new Monte Carlo technique: antithetic variates, Proc. Cambridge Phil.
-    Soc. 52.
+    For the two heads of a pair, a signed figure, such as the correlation of two models' reactions, differs only in its
+    sign. So its mean is 0 (exactly, for log-odds of two labels and for scores). The mean over a few independent heads
+    is far from 0. Source: Hammersley and Morton 1956, a new Monte Carlo technique: antithetic variates, Proc. Cambridge
+    Phil. Soc. 52.
 
     Example: ``paired_seeds(4) == (0, -1, 1, -2)``
     """
@@ -40,25 +40,25 @@ def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     base = getattr(inner, "base_model", inner)
     pooler = {id(p) for name, p in base.named_parameters() if "pooler" in name.split(".")}
     below = {id(p) for p in base.parameters()} - pooler
-    found = {name: p for name, p in inner.named_parameters() if id(p) not in below}
-    if base is inner or not found:
+    parameters = {name: p for name, p in inner.named_parameters() if id(p) not in below}
+    if base is inner or not parameters:
         raise ModelError(
-            f"The head of {type(inner).__name__} cannot be told from the rest of the model.",
+            f"The head of {type(inner).__name__} cannot be separated from the rest of the model.",
             expected="a classifier with base_model, and parameters outside it",
         )
-    return found
+    return parameters
 
 
 @contextmanager
 def randomised_head(model: nn.Module, seed: int) -> Iterator[None]:
-    """Inside the block classifier and pooler have new random weights; behind it the model is bit for bit as before.
+    """Inside the block classifier and pooler have new random weights; after it the model is bit for bit as before.
 
-    As transformers initialises them: matrices are normal with the configuration's ``initializer_range``, scales of
-    norms are 1, and biases 0. The draw depends on ``seed`` and the shapes only, whatever the device. Randomised
-    parameters as a check of explanations: Adebayo et al. 2018 (arXiv 1810.03292); theirs go on below the head. The
-    head of ``~seed`` is that of ``seed`` with outputs of the other sign.
+    They are initialised as in transformers: matrices are normal with the configuration's ``initializer_range``, scales
+    of norms are 1, and biases 0. The draw depends on ``seed`` and the shapes only, whatever the device. Randomised
+    parameters as a check of explanations: Adebayo et al. 2018 (arXiv 1810.03292), who go on below the head. The head of
+    ``~seed`` is that of ``seed`` with the sign of its outputs changed.
 
-    Raises ModelError for a model without a head of its own.
+    Raises ModelError for a model whose head cannot be separated.
 
     Example::
 
@@ -70,7 +70,7 @@ def randomised_head(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def cascade_parameters(model: nn.Module) -> list[dict[str, nn.Parameter]]:
-    """The parameters of the head, then with those of the last block, of the last two, … of all blocks.
+    """Sets of parameters: of the head, of the head and the last block, of the last two blocks, … of all blocks.
 
     Cascading randomisation from the top: Adebayo et al. 2018 (arXiv 1810.03292), section 3. Raises ModelError as
     ``head_parameters`` does, and for a model without one list of blocks (ALBERT shares one block).
@@ -80,15 +80,15 @@ def cascade_parameters(model: nn.Module) -> list[dict[str, nn.Parameter]]:
     stacks = [m for m in inner.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if not stacks:
         raise ModelError(
-            f"The blocks of {type(inner).__name__} cannot be told apart.",
+            f"The blocks of {type(inner).__name__} cannot be separated.",
             expected="a list of as many blocks as num_hidden_layers",
             remedy="leave the cascade out",
         )
-    found = [head_parameters(model)]
+    stages = [head_parameters(model)]
     names = {id(p): name for name, p in inner.named_parameters()}
     for block in reversed(stacks[0]):
-        found.append(found[-1] | {names[id(p)]: p for p in block.parameters()})
-    return found
+        stages.append(stages[-1] | {names[id(p)]: p for p in block.parameters()})
+    return stages
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def randomised(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: i
 
 
 def has_head(model: nn.Module) -> bool:
-    """Whether a model's head is known from the rest, so that it can be randomised."""
+    """Whether a model's head can be separated from the rest, so that it can be randomised."""
     try:
         return bool(head_parameters(model))
     except ModelError:
@@ -116,10 +116,10 @@ def has_head(model: nn.Module) -> bool:
 
 
 def stacked_heads(model: nn.Module, seeds: Sequence[int]) -> dict[str, Float[Tensor, "head ..."]]:
-    """The model's own head, and behind it one of ``randomised_head`` for each seed. Raises ModelError as that does."""
+    """The model's own head, followed by the head of ``randomised_head`` for each seed. Raises ModelError likewise."""
     head = head_parameters(model)
     heads = [{name: p.detach() for name, p in head.items()}, *(_drawn(model, head, seed) for seed in seeds)]
-    return {name: torch.stack([own[name].to(p) for own in heads]) for name, p in head.items()}
+    return {name: torch.stack([weights[name].to(p) for weights in heads]) for name, p in head.items()}
 
 
 def head_logits(
@@ -130,23 +130,23 @@ def head_logits(
 
 
 FIRST_SEED = 1_000_003
-"""Behind it the seeds of random parameters begin. A run of seed 0 may draw a new head from its seed first of all, and
-fine-tuning hardly moves a head: with the same seed here, the random head would be the student's own."""
+"""The first seed of random parameters. A run with seed 0 may first draw a new head, and fine-tuning hardly changes a
+head. With the same seed here, the random head would be the student's own."""
 
 
 def _drawn(model: nn.Module, parameters: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
     config = getattr(unwrapped(model), "config", None)
     spread = getattr(config, "initializer_range", None) or USUAL_SPREAD
     generator = torch.Generator().manual_seed(FIRST_SEED + max(seed, ~seed))
-    found = {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
+    values = {name: _new_values(name, p.shape, spread, generator) for name, p in parameters.items()}
     if seed < 0:
-        output = output_matrix(found, getattr(config, "num_labels", None))
-        found[output] = -found[output]
-    return found
+        output = output_matrix(values, getattr(config, "num_labels", None))
+        values[output] = -values[output]
+    return values
 
 
 def output_matrix(head: Mapping[str, Tensor], labels: int | None) -> str:
-    """The name of the matrix that gives the logits: the last with a row a label, or else the last one."""
+    """The name of the matrix that computes the logits: the last with a row for each label, or else the last one."""
     matrices = [name for name, values in head.items() if values.ndim > 1]
     return [*matrices, *(name for name in matrices if len(head[name]) == labels)][-1]
 

@@ -27,22 +27,23 @@ logger = logging.getLogger(__name__)
 Embeddings = Literal["own", "copied", "frozen"]
 Dropout = Literal["keep", "none", "not_in_embeddings"]
 TRIED_TOKENS = 8
-"""Of the text that a student of a new width is tried on."""
+"""Tokens of the text that a student of a new width is tested on."""
 STUDENT_DTYPE = torch.float32
-"""In which a student is made, whatever its teacher was loaded in."""
+"""The type of a new student's weights, whatever the type of its teacher's."""
 
 
 def student_from_teacher(
     teacher: PreTrainedModel, layers: int, *, layer_map: LayerMap = "uniform", dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A copy of the teacher with only some of its layers; everything else, head included, is the teacher's. A line
-    names weights of a taken layer that have no place in the student (ModernBERT's first block lacks a norm).
+    """A copy of the teacher with only some of its layers. Everything else, head included, is the teacher's.
+
+    A log line names weights of a copied layer that the student's layer lacks (ModernBERT's first block lacks a norm).
 
     Parameters:
         ``teacher``: a sequence classifier of transformers.
-        ``layers``: how many the student has.
-        ``layer_map``: which of the teacher's: ``uniform``, ``skip``, ``first``, ``last``, or a tuple that names them
-            from 1.
+        ``layers``: the number of student layers.
+        ``layer_map``: the teacher layers to copy: ``uniform``, ``skip``, ``first``, ``last``, or a tuple that names
+            them from 1.
         ``dropout``: ``keep`` the teacher's rates, or ``none``.
 
     Raises ModelError for an architecture whose depth cannot be set, RecipeError for layers that do not exist.
@@ -57,13 +58,13 @@ def student_from_teacher(
     weights = _with_layers(teacher, student, taken)
     if lost := _without_a_place(teacher, student, taken):
         logger.info(
-            f"the student's blocks have no place for {some(lost)} of the teacher's (the first block of a "
-            f"{teacher.config.model_type} is another than the rest): the student learns without it"
+            f"the student's blocks lack the teacher's weights {some(lost)} (the first block of a "
+            f"{teacher.config.model_type} differs from the others): they are left out"
         )
     missing, unexpected = student.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise ModelError(
-            f"layers of {type(teacher).__name__} cannot be taken apart: {[*missing, *unexpected][:4]}",
+            f"layers of {type(teacher).__name__} cannot be copied one by one: {[*missing, *unexpected][:4]}",
             expected="one list of blocks of one kind",
             remedy="give a pre-trained student instead: --student CHECKPOINT",
         )
@@ -73,14 +74,14 @@ def student_from_teacher(
 def narrow_student(
     teacher: PreTrainedModel, layers: int, width: int, *, dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A new model of the teacher's family, of its own depth and width, with random weights; see ``narrow_config``.
+    """A new model of the teacher's family with the given depth and width, and random weights; see ``narrow_config``.
 
-    Raises ModelError, also where a model of these sizes computes nothing or could not be saved.
+    Raises ModelError, also if a model of these sizes fails on a short text or could not be saved.
     """
     config = narrow_config(teacher.config, layers, width)
     _set_dropout(config, dropout)
     try:
-        getattr(config, "validate", dict)()  # not in the oldest transformers that we allow
+        getattr(config, "validate", dict)()  # missing in the oldest supported transformers
         student = type(teacher)(config)
         with torch.no_grad():
             positions = getattr(config, "max_position_embeddings", None) or TRIED_TOKENS
@@ -95,10 +96,10 @@ def narrow_student(
 
 
 def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrainedConfig:
-    """The configuration of a model of the same family, of its own depth and width.
+    """The configuration of a model of the same family with the given depth and width.
 
-    Its heads are as wide as the teacher's, and its feed-forward layers as many times wider than itself. Raises
-    ModelError for a width that holds no whole number of heads, and for families that call their sizes otherwise.
+    Its heads are as wide as the teacher's, and its feed-forward layers keep their ratio to the width. Raises ModelError
+    for a width that is no whole number of heads, and for families whose sizes have other names.
     """
     config = copy.deepcopy(config)
     config.dtype = STUDENT_DTYPE
@@ -131,22 +132,26 @@ def narrow_config(config: PreTrainedConfig, layers: int, width: int) -> PreTrain
 def student_from_checkpoint(
     name: str | Path, teacher: PreTrainedModel, *, dropout: Dropout = "keep"
 ) -> PreTrainedModel:
-    """A pre-trained model of its own width and depth with the teacher's labels; the head is the teacher's
-    where its names and shapes fit, else newly initialised."""
+    """A pre-trained model with its own width and depth, and the teacher's labels.
+
+    Weights that the checkpoint lacks (its head) are the teacher's if names and shapes fit, else newly initialised.
+    """
     names: dict[int, str] = label_names(teacher)
     labels = tuple(names.values()) if len(names) > 1 else None
     student, missing = _loaded(
         name, Head(labels, is_multi_label(teacher), is_token_classifier(teacher)), dropout
     )
     theirs = weights_of(teacher)
-    own = student.state_dict()
-    fitting = {key: theirs[key] for key in missing if key in theirs and theirs[key].shape == own[key].shape}
+    weights = student.state_dict()
+    fitting = {
+        key: theirs[key] for key in missing if key in theirs and theirs[key].shape == weights[key].shape
+    }
     student.load_state_dict(fitting, strict=False)
     return student
 
 
 def student_for_labels(name: str | Path, head: Head, *, dropout: Dropout = "keep") -> PreTrainedModel:
-    """A pre-trained model of its own width and depth with the given labels; a head that it lacks is newly initialised.
+    """A pre-trained model with its own width and depth, and the given labels. A missing head is newly initialised.
 
     Example: ``student_for_labels("minilm-l6", Head(("no", "yes")))``
     """
@@ -163,16 +168,16 @@ def _loaded(name: str | Path, head: Head, dropout: Dropout) -> tuple[PreTrainedM
 def pair_warnings(
     teacher: PreTrainedModel, student: PreTrainedModel, name: str = "student", *, layers: tuple[int, int]
 ) -> list[str]:
-    """What is odd about a pair of models, in whole sentences: one model twice, or a student deeper than its teacher.
+    """Warnings about a pair of models: if they are the same model, or if the student is deeper than its teacher.
 
-    ``layers`` are those of the teacher and of the student.
+    ``layers`` are the numbers of layers of the teacher and of the student.
     """
-    found = []
+    warnings = []
     if same_weights(teacher, student):
-        found.append(f"the {name} and the teacher hold the same weights: a model is compared with itself")
+        warnings.append(f"the {name} and the teacher hold the same weights: a model is compared with itself")
     if layers[1] > layers[0]:
-        found.append(f"the {name} has {layers[1]} layers, more than its teacher, which has {layers[0]}")
-    return found
+        warnings.append(f"the {name} has {layers[1]} layers, more than its teacher, which has {layers[0]}")
+    return warnings
 
 
 def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
@@ -194,12 +199,14 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
     if embeddings == "own":
         return
     parameters, theirs = dict(student.named_parameters()), weights_of(teacher)
-    # What accelerate keeps elsewhere takes no part in a graph: then look at the student, which is of one kind with it.
+    # Weights that accelerate spreads are in no graph. Then the student is probed, which is of the same kind.
     for name in Probe.find(student if is_spread(teacher) else teacher).embedding_parameters:
-        shapes = [tuple(of[name].shape) if name in of else "nothing" for of in (theirs, parameters)]
+        shapes = [
+            tuple(weights[name].shape) if name in weights else "missing" for weights in (theirs, parameters)
+        ]
         if shapes[0] != shapes[1]:
             raise ModelError(
-                f"the teacher's embedding weight {name} {shapes[0]} meets {shapes[1]} in the student",
+                f"the embedding weight {name} is {shapes[0]} in the teacher, and {shapes[1]} in the student",
                 expected="the same architecture and width in both for shared embeddings",
                 remedy="set student.embeddings to own, or build the student from the teacher",
             )
@@ -208,12 +215,14 @@ def share_embeddings(student: PreTrainedModel, teacher: PreTrainedModel, embeddi
 
 
 def silence_embedding_dropout(student: PreTrainedModel, probe: Probe | None = None) -> None:
-    """No dropout up to the embedding output (GKD's variant that keeps dropout everywhere else)."""
+    """Turn off dropout up to the embedding output (GKD's variant that keeps dropout everywhere else)."""
     probe = probe or Probe.find(student)
     upstream = set(probe.embedding_parameters)
     for name, module in student.named_modules():
-        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
-        if name == probe.embedding or (own and own <= upstream):  # also before a projection (ELECTRA, ALBERT)
+        names = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if name == probe.embedding or (
+            names and names <= upstream
+        ):  # also before a projection (ELECTRA, ALBERT)
             for inside in module.modules():
                 if isinstance(inside, nn.Dropout):
                     inside.p = 0.0
@@ -234,7 +243,7 @@ def _set_dropout(config: PreTrainedConfig, dropout: Dropout) -> None:
 
 
 def shallow_config(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrainedConfig:
-    """A copy of the configuration with the taken layers only, per-layer lists (layer_types) cut alike."""
+    """A copy of the configuration with the taken layers only. Per-layer lists (layer_types) are cut accordingly."""
     shallow = copy.deepcopy(config)
     shallow.dtype = STUDENT_DTYPE
     setattr(shallow, NAME_OR_PATH, "")  # it is not the model of the teacher's folder
@@ -243,7 +252,7 @@ def shallow_config(config: PreTrainedConfig, taken: tuple[int, ...]) -> PreTrain
 
 
 def _set_depth(config: PreTrainedConfig, taken: tuple[int, ...]) -> None:
-    """Set the number of layers to that of the ``taken`` ones, counted from 1, and cut per-layer lists alike."""
+    """Set the number of layers to that of the ``taken`` ones, counted from 1, and cut per-layer lists accordingly."""
     for key, value in config.to_dict().items():
         if isinstance(value, list) and len(value) == config.num_hidden_layers and "layer" in key:
             setattr(config, key, [value[k - 1] for k in taken])
@@ -258,16 +267,18 @@ def _set_depth(config: PreTrainedConfig, taken: tuple[int, ...]) -> None:
 
 
 def _without_a_place(teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]) -> list[str]:
-    """The weights of taken blocks that the student's blocks do not have, as the norm before ModernBERT's attention,
-    which its first block lacks."""
-    own, theirs = student.state_dict(), teacher.state_dict()
-    found = []
+    """The weights of taken blocks that the student's blocks lack.
+
+    An example is the norm before ModernBERT's attention, which its first block does not have.
+    """
+    student_weights, theirs = student.state_dict(), teacher.state_dict()
+    lost = []
     for stack in _stacks(teacher, student, taken):
         for place, number in enumerate(taken):
             before = f"{stack}.{number - 1}."
             rest = [key.removeprefix(before) for key in theirs if key.startswith(before)]
-            found += [f"{before}{key}" for key in rest if f"{stack}.{place}.{key}" not in own]
-    return found
+            lost += [f"{before}{key}" for key in rest if f"{stack}.{place}.{key}" not in student_weights]
+    return lost
 
 
 def _stacks(teacher: PreTrainedModel, student: PreTrainedModel, taken: tuple[int, ...]) -> list[str]:

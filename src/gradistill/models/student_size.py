@@ -1,10 +1,10 @@
-"""The student that fits a budget: its depth, the rank of its embeddings and its width, found before any training.
+"""The student that fits a budget: its depth, the rank of its embeddings and its width, chosen before any training.
 
 Sizes are counted on torch's ``meta`` device, which holds shapes and no numbers, so they are exact and cost nothing.
 
-What is given up first is what costs least. A lower rank of the embeddings changes little (docs/export.md), so it comes
-first, down to a quarter of their width. Then a block goes: the blocks that stay hold what the teacher learnt. Another
-width has random weights, so it comes last.
+The reductions that cost least are tried first. A lower rank of the embeddings changes little (docs/export.md), so it
+comes first, down to a quarter of their width. Then a block is removed: the remaining blocks hold what the teacher
+learnt. Another width has random weights, so it comes last.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Budget:
-    """How large a student may be: so many ``parameters``, or so many bytes of its ``model.safetensors``.
+    """The greatest size of a student: in ``parameters``, or in bytes of its ``model.safetensors``.
 
     Example: ``Budget.of("60MB")``, ``Budget.of("9.5M")``
     """
@@ -50,7 +50,7 @@ class Budget:
 
     @classmethod
     def of(cls, given: str) -> Budget:
-        """Raises ValueError for what is no size."""
+        """Parse a size. Raises ValueError for a text that is no size."""
         match = _GIVEN.fullmatch(given.strip())
         unit = match[2].lower() if match else ""
         units = _COUNTS if unit in _COUNTS else _BYTES
@@ -65,7 +65,7 @@ class Budget:
         return cls(most, parameters=units is _COUNTS)
 
     def size(self, model: Any, rank: int | None) -> int:
-        """How much of the budget a model takes whose embeddings have this rank (None for a whole matrix)."""
+        """The size of a model in the unit of the budget, with embeddings of this rank (None for a whole matrix)."""
         return parameters_of(model, rank) if self.parameters else file_bytes(model)
 
     def shown(self, size: int) -> str:
@@ -75,15 +75,18 @@ class Budget:
 
 @dataclass(frozen=True)
 class StudentShape:
-    """What a student is made of, and what is left open: its ``layers``, its ``width`` (None for that of the model it
-    is cut from) and the ``rank`` of its embeddings (None for a whole matrix)."""
+    """The sizes of a student; sizes that are not given are open.
+
+    They are its ``layers``, its ``width`` (None for that of the model it is cut from) and the ``rank`` of its
+    embeddings (None for a whole matrix).
+    """
 
     layers: int | None = None
     width: int | None = None
     rank: int | None = None
 
     def of(self, source: str) -> str:
-        """As people read it; ``source`` is what it is cut from."""
+        """A description for people; ``source`` is the name of the model that it is cut from."""
         layers = f"{self.layers} layer{'' if self.layers == 1 else 's'}"
         width = f" of {source}" if self.width is None else f" of width {self.width}, with random weights"
         rank = "" if self.rank is None else f", embeddings of rank {self.rank}"
@@ -92,10 +95,10 @@ class StudentShape:
 
 @dataclass(frozen=True)
 class SizeSearch:
-    """Which students may be cut from a ``model``, which messages call ``source``.
+    """The students that may be cut from a ``model``, whose name in messages is ``source``.
 
-    ``given`` is what is settled already. ``ranks``: whether the embeddings may get a lower rank, ``widths``: whether
-    the student may be a narrower one with random weights. ``usual`` is the depth of those.
+    ``given`` has the sizes that are fixed. ``ranks``: whether the embeddings may get a lower rank. ``widths``: whether
+    the student may be narrower, with random weights. ``usual`` is the greatest depth of narrower students.
     """
 
     model: PreTrainedModel
@@ -106,18 +109,18 @@ class SizeSearch:
     usual: int = 1
 
     def fitted(self, budget: Budget) -> tuple[StudentShape, int]:
-        """The first student that fits, and its size; in the order of the module's text.
+        """The first student that fits, and its size. The order is that of the module's docstring.
 
-        Raises RecipeError with the smallest that would fit where none does.
+        Raises RecipeError if none fits, with the smallest possible student.
         """
         smallest: tuple[int, StudentShape] | None = None
         for candidate in self._candidates():
             model = self._empty(candidate)
-            found, size = self._with_rank(candidate, model, budget)
+            shape, size = self._with_rank(candidate, model, budget)
             if size <= budget.most:
-                return found, size
+                return shape, size
             if smallest is None or size < smallest[0]:
-                smallest = size, found
+                smallest = size, shape
         assert smallest is not None
         raise RecipeError(
             f"no student fits into student.size: {budget.shown(budget.most)}",
@@ -129,7 +132,7 @@ class SizeSearch:
         )
 
     def _candidates(self) -> Iterator[StudentShape]:
-        """Whole matrices of embeddings first where nothing else is given; the rank is found behind that."""
+        """The shapes to try, in order. The embeddings have the given rank; ``_with_rank`` may lower it."""
         depth = self.model.config.num_hidden_layers
         given = self.given
         if given.width is None:
@@ -143,8 +146,10 @@ class SizeSearch:
                 yield replace(given, layers=count, width=width)
 
     def _narrower(self) -> Iterator[int]:
-        """The widths below that of the model, the widest first: whole numbers of its heads. None where its family has
-        no narrower models."""
+        """The widths below that of the model, the widest first: whole numbers of its heads.
+
+        There are none if its family has no narrower models.
+        """
         config: Any = self.model.config
         try:
             narrow_config(config, 1, config.hidden_size)
@@ -154,7 +159,7 @@ class SizeSearch:
         yield from range(config.hidden_size - part, 0, -part)
 
     def _with_rank(self, student: StudentShape, model: Any, budget: Budget) -> tuple[StudentShape, int]:
-        """The student with the highest rank that fits, if its whole matrix does not; else with the lowest one."""
+        """The student unchanged if it fits, else with the highest rank that fits, else with the lowest one."""
         size = budget.size(model, student.rank)
         if size <= budget.most or student.rank or student.width or not (self.ranks and budget.parameters):
             return student, size
@@ -166,7 +171,7 @@ class SizeSearch:
         return (replace(student, rank=rank), lower) if lower < size else (student, size)
 
     def _empty(self, student: StudentShape) -> Any:
-        """A model of that shape without numbers."""
+        """A model of this shape on the ``meta`` device."""
         assert student.layers is not None
         if student.width is None:
             config = shallow_config(self.model.config, tuple(range(1, student.layers + 1)))
@@ -177,9 +182,9 @@ class SizeSearch:
 
 
 def parameters_of(model: Any, rank: int | None = None) -> int:
-    """The parameters of a model, those that several modules share once; with a ``rank`` its embeddings as two factors.
+    """The number of parameters of a model. Those that several modules share count once.
 
-    Raises ModelError for a rank that is no lower than the width.
+    With a ``rank`` the embeddings count as two factors. Raises ModelError for a rank that is not below the width.
     """
     count = sum(parameter.numel() for parameter in model.parameters())
     if rank is None:

@@ -1,4 +1,4 @@
-"""How a large teacher is held: in which type of numbers, and on which devices."""
+"""How a large teacher is loaded: the type of its weights, and its devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradistill.models.device_map import DeviceMap
 
 Precision = Literal["float32", "bfloat16"]
 DEVICE_MAPS = ("auto", "balanced", "sequential", "cpu")
-"""Those that accelerate works out by itself."""
+"""Device maps that accelerate computes by itself."""
 
 
 def _refuse_unknown(what: str, given: object, known: tuple[str, ...]) -> None:
@@ -31,7 +31,7 @@ class TeacherLoading:
 
     Parameters:
         ``dtype``: ``float32``, or ``bfloat16``, which takes half the memory. Outputs and states of such a teacher are
-            used in float32. Its gradients are not: what differentiates the teacher is refused or left out.
+            used in float32. Its gradients are not used: whatever differentiates the teacher is refused or left out.
         ``device_map``: how accelerate spreads the weights: ``auto``, ``balanced``, ``sequential``, ``cpu``, or a device
             for each module; None for one device.
 
@@ -53,7 +53,7 @@ class TeacherLoading:
         return getattr(torch, self.dtype)
 
     def refuse(self, what: str) -> None:
-        """Raise RecipeError where it is set for a teacher, ``what``, whose weights are not loaded here."""
+        """Raise RecipeError if an option is set for a teacher, ``what``, whose weights are not loaded here."""
         if self != AS_IT_IS:
             raise RecipeError(
                 f"--teacher-dtype or --device-map is given for {what}",

@@ -1,4 +1,4 @@
-"""Whether two models read the same tokens."""
+"""Checks that two tokenizers give the same tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gradistill.data.tokenization import encode
 from gradistill.errors import ModelError
 
 _COMPARED = 1000
-"""Rows of the data on which two tokenizers are compared, evenly spread over all."""
+"""The most rows of the data on which two tokenizers are compared, evenly spread over all."""
 
 _SHOWN = 8
-"""Tokens of a row that a message shows, from shortly before the first difference on."""
+"""Number of tokens of a row that a message shows, starting shortly before the first difference."""
 
 _SPECIMENS = (
     "The Quick brown fox, 42 of them; isn't it?",
@@ -25,9 +25,9 @@ _SPECIMENS = (
 def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
     """Raise ModelError, with the difference, unless both give every text the same token ids.
 
-    Compared are the vocabularies, the special tokens, the sides on which they truncate and pad, and the ids of a few
-    specimens (which find a difference in case or normalisation behind equal vocabularies). ``check_same_rows`` goes
-    on with the rows of the data.
+    It compares the vocabularies, the special tokens, the side on which they truncate, and the ids of a few specimens
+    (which show a difference in case or normalisation despite equal vocabularies). ``check_same_rows`` compares the rows
+    of the data.
     """
     differences = [
         *_vocabulary_differences(student.get_vocab(), teacher.get_vocab()),
@@ -55,11 +55,11 @@ def check_same_rows(
 
     At most ``_COMPARED`` rows are encoded, evenly spread; the message shows the first that differs as tokens.
     """
-    some = rows.select(range(0, len(rows), -(-len(rows) // _COMPARED))) if len(rows) else rows
-    if not len(some):
+    sample = rows.select(range(0, len(rows), -(-len(rows) // _COMPARED))) if len(rows) else rows
+    if not len(sample):
         return
     ours, theirs = (
-        encode(some, tokenizer, task, max_length=max_length).dataset for tokenizer in (student, teacher)
+        encode(sample, tokenizer, task, max_length=max_length).dataset for tokenizer in (student, teacher)
     )
     for name in ("input_ids", "token_type_ids", "special_tokens_mask"):
         if (name in ours.column_names) != (name in theirs.column_names):
@@ -81,7 +81,7 @@ def check_same_rows(
 def _around(
     tokenizer: PreTrainedTokenizerBase, row: dict[str, list[int]], name: str, other: list[int]
 ) -> str:
-    """The tokens of a row about the first place where it differs; with the values of another column than the ids."""
+    """The tokens of a row around its first difference to ``other``, with their values if the column is not the ids."""
     pairs = list(zip(row[name], other, strict=False))
     first = next((k for k, (a, b) in enumerate(pairs) if a != b), len(pairs))
     start = max(0, first - 2)
@@ -100,19 +100,19 @@ def _other_tokens(differences: str) -> ModelError:
 
 
 def _vocabulary_differences(student: dict[str, int], teacher: dict[str, int]) -> list[str]:
-    found = []
+    differences = []
     for mine, others, owner in ((student, teacher, "student"), (teacher, student, "teacher")):
         only = sorted(mine.keys() - others.keys())
         if only:
-            found.append(f"{len(only)} tokens only the {owner} knows, such as {only[:3]}")
+            differences.append(f"{len(only)} tokens that only the {owner} has, such as {only[:3]}")
     moved = [token for token, k in student.items() if token in teacher and teacher[token] != k]
     if moved:
         token = moved[0]
-        found.append(
+        differences.append(
             f"{len(moved)} tokens with other ids, such as {token!r}: {student[token]} (student) and "
             f"{teacher[token]} (teacher)"
         )
-    return found
+    return differences
 
 
 def _special_differences(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:

@@ -1,4 +1,4 @@
-"""Looking at one forward pass of a model, and leaving it as it was."""
+"""Traces of one forward pass of a model, in blocks that leave the model unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradistill.errors import ModelError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and distributed wrappers, in whatever order they stand."""
+    """The model inside ``torch.compile`` and distributed wrappers, in any order."""
     while not isinstance(model, PreTrainedModel):  # asking accelerate costs a walk over the modules
         inner = extract_model_from_parallel(model, keep_torch_compile=False)
         if inner is model:
@@ -28,7 +28,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def config_of(model: nn.Module) -> Any:
-    """The transformers configuration of a model, or a ModelError where there is none."""
+    """The transformers configuration of a model. Raises ModelError if there is none."""
     config = getattr(unwrapped(model), "config", None)
     if config is None:
         raise ModelError(
@@ -52,22 +52,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_autocast(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model computes in the type of its weights, also one that accelerate made to run in bf16."""
-    own: Any = vars(model).get("forward")
+    """Inside the block the model computes in the type of its weights, even if accelerate made it run in bf16."""
+    wrapped: Any = vars(model).get("forward")
     forward: Any = vars(model).get("_original_forward")
-    if forward is not None:  # what stood there before accelerate wrapped it
+    if forward is not None:  # the method before accelerate wrapped it
         model.forward = forward
     try:
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
             yield
     finally:
         if forward is not None:
-            model.forward = own
+            model.forward = wrapped
 
 
 @contextmanager
 def all_trainable(model: nn.Module) -> Iterator[None]:
-    """Every parameter requires a gradient inside the block: what depends on what is read from gradients."""
+    """Every parameter requires a gradient inside the block: dependences between tensors are read from gradients."""
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
@@ -79,7 +79,7 @@ def all_trainable(model: nn.Module) -> Iterator[None]:
 
 
 def probe_batch(model: nn.Module) -> dict[str, Tensor]:
-    """Two texts of token ids that are nobody's padding, the second one padded where the model can pad."""
+    """Two texts of token ids other than padding. The second one is padded if the model can pad."""
     config = config_of(model)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
@@ -99,7 +99,7 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class ModuleCall:
-    """One module call of a forward pass: its inputs, its output, and when."""
+    """One module call of a forward pass: its inputs, its output, and its ``start`` and ``end`` in order of events."""
 
     name: str
     module: nn.Module
@@ -107,7 +107,7 @@ class ModuleCall:
     named: dict[str, Any]
     output: Any
     several: bool
-    """Whether ``output`` is only the first of several things that the call returned."""
+    """Whether the call returned a tuple, of which ``output`` is the first item."""
     start: int
     end: int
 
@@ -118,7 +118,7 @@ class ModuleCall:
 
 @dataclass
 class _Recorder:
-    """The calls of a forward pass as they return."""
+    """Records the calls of a forward pass as they return."""
 
     calls: list[ModuleCall] = field(default_factory=list)
     begun: list[int] = field(default_factory=list)
@@ -136,7 +136,7 @@ class _Recorder:
 
 
 def traced(model: nn.Module, batch: dict[str, Tensor]) -> tuple[list[ModuleCall], Any]:
-    """All module calls of one forward pass in order of return, and what the model returned."""
+    """All module calls of one forward pass in order of return, and the model's outputs."""
     recorder = _Recorder()
     with ExitStack() as hooks:
         for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""The files of a model's folder, before anything opens them: no pickle, no pipe, no weights from elsewhere."""
+"""Checks of the files in a model's folder before they are opened: no pickle, no pipe, no weights from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def refuse_pipes(folder: Path) -> None:
-    """Raise ModelError for what is neither file nor folder: whoever reads a pipe waits for somebody to write."""
+    """Raise ModelError for anything but files and folders: reading a pipe would wait for a writer."""
     for path in sorted(folder.iterdir()):
         if path.exists() and not path.is_dir() and (fault := not_a_file(path)):
             raise ModelError(f"{path}: {fault}", expected="files only in a model folder", remedy="remove it")
@@ -25,9 +25,9 @@ def refuse_pickles(folder: Path) -> None:
     """Raise ModelError for a folder without safetensors."""
     if not folder.is_dir() or any((folder / name).is_file() for name in _WEIGHTS):
         return
-    found = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"})
     raise ModelError(
-        f"{folder} holds no model.safetensors" + (f", only {', '.join(found)}" if found else ""),
+        f"{folder} holds no model.safetensors" + (f", only {', '.join(pickles)}" if pickles else ""),
         expected="weights as safetensors; a pickle can run code and is never opened",
         remedy="save the model again with save_pretrained, which writes safetensors",
     )
@@ -37,7 +37,7 @@ def folder_of(place: str) -> Path:
     """The folder with a model's small files; for a hub id the snapshot in transformers' cache."""
     if Path(place).is_dir():
         return Path(place)
-    found = str(cached_file(place, "config.json"))
+    config_file = str(cached_file(place, "config.json"))
     for name in (_WEIGHTS[1], ADAPTER):
         cached_file(
             place,
@@ -45,14 +45,14 @@ def folder_of(place: str) -> Path:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    return Path(found).parent
+    return Path(config_file).parent
 
 
 def refuse_strange_weights(name: str | Path, folder: Path, explicit: object) -> None:
     """Raise ModelError for weights that ``from_pretrained`` would read from elsewhere, or from a pickle.
 
-    An index of shards, and ``transformers_weights`` in config.json, name files; with peft installed an adapter is
-    loaded beside the weights, from a pickle too.
+    An index of shards, and ``transformers_weights`` in config.json, name files. With peft installed, an adapter in the
+    folder is loaded too, even from a pickle.
     """
     if (folder / ADAPTER).exists():
         raise _adapter_beside(name)
@@ -77,7 +77,7 @@ def refuse_strange_weights(name: str | Path, folder: Path, explicit: object) -> 
 
 
 def _adapter_beside(name: str | Path) -> ModelError:
-    """Of an adapter beside a model, or on the hub."""
+    """The error for an adapter in the folder of a model, or on the hub."""
     return ModelError(
         f"{name} holds an adapter ({ADAPTER})",
         expected="a whole model, or a folder of this machine with an adapter alone",
