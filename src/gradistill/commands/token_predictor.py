@@ -192,7 +192,7 @@ def predict_words(
         logger.warning(without_prediction(incomplete, rows, "words"))
     if unread:
         logger.warning(
-            f"{unread} words have no token (cut off at {predictor.max_length} tokens, or of invisible "
+            f"no token stands for {unread} words (cut off at {predictor.max_length} tokens, or of invisible "
             "characters); their tag is null"
         )
     lacking = {"incomplete": len(incomplete)} if incomplete else {}
