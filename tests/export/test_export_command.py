@@ -281,7 +281,7 @@ def test_without_rows_parity_is_checked_on_made_ids_alone(tmp_path: Path) -> Non
     tokenizer(WORDS).save_pretrained(tmp_path / "model")
     found = gradistill.export_model(tmp_path / "model", tmp_path / "export", ExportChoice(timing=False))
     assert {*found["parity"]} == {"made"}
-    assert "made rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    assert "generated rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ from gradistill.export.four_bits import FLOAT, is_token_table, lookup_nodes
 from gradistill.export.onnx_export import LARGEST, load_graph, quiet_libraries, save_graph
 
 REDUCED_RANGE = True
-"""Weights of products use seven of the eight bits. Processors without VNNI add pairs of products in 16 bits, which eight
-bits would overflow: the same file would give other predictions there (onnxruntime issue 5849)."""
+"""Weights of products use seven of the eight bits. Processors without VNNI add pairs of products in 16 bits, which
+eight bits would overflow: the same file would give other predictions there (onnxruntime issue 5849)."""
 
 
 @dataclass(frozen=True)
