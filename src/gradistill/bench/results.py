@@ -187,7 +187,7 @@ def _apart(differences: Sequence[float], bounds: Bounds) -> dict[str, Any] | Non
 
 
 def _correct(panels: Iterable[Mapping[str, Any]]) -> None:
-    """Give every difference its p-value corrected for all of them."""
+    """Add to every difference its p-value, corrected for all differences."""
     every = [
         a
         for panel in panels

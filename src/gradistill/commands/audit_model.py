@@ -88,7 +88,7 @@ class AuditModel:
         tokens: bool = False,
         loading: TeacherLoading = AS_IT_IS,
     ) -> AuditModel:
-        """Load a classifier, or with ``tokens`` also a token classifier, as ``loading`` says.
+        """Load a classifier, or with ``tokens`` also a token classifier, by the settings in ``loading``.
 
         Raises ModelError for a model that cannot be loaded.
         """

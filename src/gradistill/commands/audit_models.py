@@ -225,7 +225,7 @@ class AuditModels:
         maps = "saliency loyalty, expected gradients, the other figures of maps and their floors"
         if self.teacher.reader is None:
             yield f"{maps} are left out: they need gradients, and the teacher is {self.teacher.kind}"
-            yield "flips replace words by drawn ones: only a PyTorch teacher in float32 knows the nearest words"
+            yield "flips replace words at random: nearest words need the embeddings of a PyTorch teacher in float32"
         for student in self.students:
             if student.reader is None:
                 if self.teacher.reader is not None:
@@ -260,7 +260,7 @@ def _other_tokens(model: AuditModel, teacher: AuditModel, error: ModelError) -> 
 
 
 def _on_words(model: AuditModel, teacher: AuditModel) -> str:
-    """How maps of models with other tokens are compared."""
+    """The end of a sentence on how maps of models with other tokens are compared."""
     fast = all(m.tokenizer is not None and m.tokenizer.is_fast for m in (model, teacher))
     return "maps are compared on words" if fast else "maps are not compared: words need a fast tokenizer"
 

@@ -70,7 +70,7 @@ def augment(
     rows, task = splits.rows["train"], splits.task
     read = None if teacher is None else (load_classifier(teacher, new_head=True)[0], load_tokenizer(teacher))
     if read is None:
-        logger.info("no word is replaced: near words are those of a --teacher")
+        logger.info("no word is replaced: near words need a --teacher")
     copies = transfer_rows_of(rows, task, read, times=times, seed=seed)
     logger.info(copies.describe(len(rows)))
     if not len(copies):

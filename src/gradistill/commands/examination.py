@@ -130,7 +130,7 @@ class Examination:
     @property
     def max_length(self) -> int:
         """The largest number of tokens of a text."""
-        assert self.choice.max_length is not None  # settled before
+        assert self.choice.max_length is not None  # set before
         return self.choice.max_length
 
     def audited(self, output: Path) -> Audited:

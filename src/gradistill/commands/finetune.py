@@ -99,7 +99,7 @@ def _refuse_options(recipe: Recipe, choice: DataChoice) -> None:
     if idle := list(recipe.student.model_dump(exclude_defaults=True)):
         raise RecipeError(
             f"student.{idle[0]} was given, and fine-tuning trains the model as it is",
-            expected="settings of training alone",
+            expected="settings of training only",
             remedy=f"leave student.{idle[0]} out, or use gradistill distill",
         )
     for name in ("label_map", "unlabelled"):

@@ -140,7 +140,7 @@ class _Job:
             if _state(self.stream.path) != before:
                 raise DataError(
                     f"{self.stream.path} was changed while it was read.",
-                    expected="a file that nobody writes meanwhile",
+                    expected="a file that does not change meanwhile",
                     remedy="give the command again when it is whole",
                 )
             yield chunk

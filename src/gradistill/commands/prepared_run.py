@@ -139,7 +139,7 @@ def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Unlabel
         skip_incomplete=data.skip_incomplete,
     )
     left_out = f" ({unlabelled.incomplete} without a text left out)" if unlabelled.incomplete else ""
-    logger.info(f"unlabelled: {len(unlabelled.rows)} rows, which learn from the teacher alone{left_out}")
+    logger.info(f"unlabelled: {len(unlabelled.rows)} rows, with signals of the teacher only{left_out}")
     return unlabelled
 
 

@@ -1,4 +1,4 @@
-"""Pre-training of a student: a teacher's encoder distilled into a smaller one, on texts that nobody labelled."""
+"""Pre-training of a student: a teacher's encoder distilled into a smaller one, on unlabelled texts."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _rows(texts: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) ->
     drawn = texts.shuffle(seed=recipe.training.seed)
     if recipe.training.max_train_rows is not None:
         drawn = drawn.select(range(min(len(drawn), recipe.training.max_train_rows)))
-    assert recipe.training.max_length is not None  # settled before
+    assert recipe.training.max_length is not None  # set before
     encoded = encode(drawn, tokenizer, TEXTS, max_length=recipe.training.max_length)
     if encoded.truncated:
         logger.info(str(encoded.cut))

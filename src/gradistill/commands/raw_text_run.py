@@ -76,7 +76,7 @@ class RawTextRun(TaskRun):
         )
         if asks and processes().num_processes > 1:
             raise RecipeError(
-                f"{processes().num_processes} processes train, and each would ask the function for all answers",
+                f"{processes().num_processes} processes train, and each would call the function for all texts",
                 expected="one process, or a file of answers",
                 remedy="start without torchrun, or write the texts (gradistill signals --write-texts) and use a file",
             )

@@ -273,7 +273,7 @@ def _refuse_other(output: Path, other: list[str]) -> None:
         raise RecipeError(
             f"{output} holds an unfinished run of another recipe or other inputs:\n"
             + "\n".join(f"  - {line}" for line in other),
-            expected="the same recipe, teacher and data, to go on with it",
+            expected="the same recipe, teacher and data, to resume it",
             remedy="choose another --output, or give --overwrite to start again",
         )
 

@@ -421,7 +421,7 @@ class TaskRun(Run):
         return compute_metrics(self.task, predictions.logits, labels, predictions.thresholds)
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
-        """How the rows were read, so that others can read the same ones."""
+        """The part of ``metrics.json`` about the data: how the rows were read, so that others can read the same."""
         test = encoded.rows.get("test")
         rows = {split: len(rows) for split, rows in self.splits.rows.items()}
         return {

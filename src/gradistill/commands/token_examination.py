@@ -107,7 +107,7 @@ class TokenExamination:
         )  # fmt: skip
 
     def _encoded(self, model: AuditModel, rows: Dataset) -> Any:
-        assert self.choice.max_length is not None  # settled before
+        assert self.choice.max_length is not None  # set before
         assert model.tokenizer is not None
         return encode(rows, model.tokenizer, self.task, max_length=self.choice.max_length)
 

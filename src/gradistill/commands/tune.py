@@ -277,7 +277,7 @@ class _Search:
                 remedy=f"choose among {', '.join(figures)}; the trial that was trained is kept",
             )
         if missing and not self.warned:
-            logger.warning(f"no {missing[0]} on this task: trials are compared by the metric alone")
+            logger.warning(f"no {missing[0]} on this task: trials are compared by the metric only")
             self.warned = True
         maximized = [figures[name] for name in self.tuning.aim if name in figures]
         return sum(maximized) / len(maximized)

@@ -188,7 +188,7 @@ def _shortcut_words(rng: Random, count: int, label: int, rate: float | None) -> 
 
 
 def _render(draft: Draft, word: str, label: int) -> Review:
-    """Put the shortcut word in its place, and turn the marks into character spans."""
+    """Insert the shortcut word, and convert the markup into character spans."""
     text, opened = "", 0
     rationale: list[tuple[int, int]] = []
     shortcut: list[tuple[int, int]] = []
