@@ -150,7 +150,7 @@ def methods(
     if name is None:
         rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in catalogue()]
         show(results_table(rows))
-        write(f"Default: {DEFAULT_METHOD} or {OUTPUTS_METHOD}, depending on the teacher.")
+        write(f"Default, by teacher: {DEFAULT_METHOD} or {OUTPUTS_METHOD}.")
         write("Details of a method: gradistill methods NAME")
     else:
         entry = entry_of(name)
