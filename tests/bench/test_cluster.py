@@ -187,7 +187,7 @@ def test_nothing_is_sent_beside_a_cancelled_job_that_does_not_end(
     with logged(printed):
         assert run(cluster, tmp_path, ["one"], inputs="another recipe") == []
     assert len(executor.sent) == 1
-    assert "job 0 is still at work" in printed[-1]
+    assert "job 0 is still running" in printed[-1]
 
 
 def test_a_job_that_the_cluster_refuses_is_reported(tmp_path: Path) -> None:

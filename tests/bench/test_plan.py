@@ -159,8 +159,8 @@ def test_models_are_relative_to_the_file_too_and_a_hub_id_stays(tmp_path: Path) 
         ({"methods": {"kd": {"tasks": ["cola"]}}}, "names the task 'cola'"),
         ({"methods": {"kd": 3}}, "bench's methods.kd"),
         ({"set": ["training.epoch=3"]}, "unknown key 'training.epoch'"),
-        ({"set": ["training.seed=3"]}, "settle its seed or its depth"),
-        ({"set": ["student.layers=9"]}, "settle its seed or its depth"),
+        ({"set": ["training.seed=3"]}, "set its seed or its depth"),
+        ({"set": ["student.layers=9"]}, "set its seed or its depth"),
         ({"data": None}, "names no place for the rows of 'sst2'"),
         ({"teacher": {"learning_rates": []}}, "bench's teacher.learning_rates"),
         (

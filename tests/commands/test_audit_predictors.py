@@ -99,7 +99,7 @@ def test_an_onnx_student_is_as_loyal_as_its_original(small: Any, tmp_path: Path)
     )
     assert "and it is an ONNX model" in text
     assert (
-        "faithfulness of all models is that of the occlusion of words: no gradients of the student onnx"
+        "faithfulness of all models is measured for the occlusion of words: no gradients of the student onnx"
         in text
     )
     assert found["students"][1]["kind"] == "ONNX model"
@@ -165,7 +165,7 @@ def test_scores_on_another_scale_are_named(small: Any, tmp_path: Path) -> None:
     middle = float(inner(pairs).mean())
     found = audit(str(small.teachers["score"]), students, data, tmp_path / "out", audit_parts())
     assert figures(found, 1)["prediction"]["value"] == pytest.approx(1)
-    warned = [w for w in found["warnings"] if "a correlation sees neither" in w]
+    warned = [w for w in found["warnings"] if "prediction loyalty is a correlation" in w]
     assert [w.split("'")[1] for w in warned] == ["shifted", "doubled"]
 
 

@@ -203,7 +203,7 @@ def test_texts_that_the_tokenizer_does_not_know_are_warned_of(kind: str) -> None
     assert warnings("was") == []
     (found,) = warnings("配送")
     share = {"text": "50%", "pair": "22%", "words": "50%"}[kind]
-    assert f"does not know {share} of the tokens" in found
+    assert f"has no token for {share} of the training texts" in found
     assert "'the film 配送" in found
 
 

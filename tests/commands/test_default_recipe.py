@@ -46,7 +46,7 @@ def test_of_most_teachers_attention_is_compared(small: Any) -> None:
         ("student.width=8", "a student of another width"),
         ("student.size=60MB", "a student of another width"),
         ("training.max_length=513", "attention over 513 tokens"),
-        ("teacher.template='{text}'", "nothing but its predictions"),
+        ("teacher.template='{text}'", "only the teacher's predictions"),
     ],
 )
 def test_a_student_whose_attention_cannot_be_compared_learns_from_outputs(

@@ -72,7 +72,7 @@ def test_settings_of_a_teacher_that_reads_the_texts_by_itself(small: Any, tmp_pa
     for given, method, changes, message in (
         (PromptedTeacher(teacher, "{sentence}"), "kd", [], r"it holds \{sentence\}"),
         (prompt, "kd", ["student.size=1kB"], "no student fits"),
-        (prompt, "kd", ["training.windows=mean"], "has other ones"),
+        (prompt, "kd", ["training.windows=mean"], "has other windows"),
         (prompt, "kd", ["student.layers=9"], "is to have 9 layers"),
         (prompt, "kd", ["student.embeddings=copied"], "student.embeddings is copied"),
         (prompt, "gkd", ["student.embeddings=own"], "input gradients cannot be compared"),

@@ -205,7 +205,7 @@ def test_a_full_disk_is_reported_and_what_was_saved_stands(
 
     with monkeypatch.context() as patch:
         patch.setattr(DistillationTrainer, "save_model", full)
-        with pytest.raises(TrainingError, match=r"(?s)cannot be written: .*it goes on from checkpoint-3"):
+        with pytest.raises(TrainingError, match=r"(?s)cannot be written: .*it resumes from checkpoint-3"):
             small.distilled("adkd", "two", tmp_path / "run", "training.epochs=2")
     present = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert present == ["checkpoint-3", "inputs.json", "recipe.yaml"]

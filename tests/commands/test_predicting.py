@@ -501,7 +501,7 @@ def test_what_changed_starts_anew_and_is_named(
     with logged(lines):
         found = predict(model, data, output, text_columns="text", **({"max_length": 32} | options))
     assert found["computed"] == 20
-    assert any("are made anew, as something changed" in line and changed in line for line in lines)
+    assert any("are computed again, because something changed" in line and changed in line for line in lines)
     predict(model, data, tmp_path / "whole.csv", text_columns="text", **({"max_length": 32} | options))
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 

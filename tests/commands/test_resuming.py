@@ -176,10 +176,10 @@ def test_texts_that_the_teacher_alone_reads_are_part_of_a_run(small: Any, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"signals": StoreChoice("online")}, "teacher signals: 'int8' there, 'online' now"),
-        slow({"signals": StoreChoice(encoding="float32")}, "teacher signals: 'int8' there, 'float32' now"),
-        ({"positive": "negative"}, "best checkpoint by: 'f1 of positive' there, 'f1 of negative' now"),
-        ({"processes": 2}, "processes: '1' there, '2' now"),
+        ({"signals": StoreChoice("online")}, "teacher signals: 'int8' before, 'online' now"),
+        slow({"signals": StoreChoice(encoding="float32")}, "teacher signals: 'int8' before, 'float32' now"),
+        ({"positive": "negative"}, "best checkpoint by: 'f1 of positive' before, 'f1 of negative' now"),
+        ({"processes": 2}, "processes: '1' before, '2' now"),
     ],
 )
 def test_what_no_recipe_holds_is_compared_too(
@@ -210,7 +210,7 @@ def test_what_no_recipe_holds_is_compared_too(
     if "processes" in changed:
         held = json.loads(begun.read_text())
         begun.write_text(json.dumps({**held, "processes": "2"}))
-        named, changed = "processes: '2' there, '1' now", {}
+        named, changed = "processes: '2' before, '1' now", {}
     with pytest.raises(RecipeError, match=rf"(?s)other inputs:\n  - {named}"):
         run(**changed)
 

@@ -281,7 +281,7 @@ def test_without_rows_parity_is_checked_on_made_ids_alone(tmp_path: Path) -> Non
     tokenizer(WORDS).save_pretrained(tmp_path / "model")
     found = gradistill.export_model(tmp_path / "model", tmp_path / "export", ExportChoice(timing=False))
     assert {*found["parity"]} == {"made"}
-    assert "made rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    assert "generated rows." in (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -398,7 +398,7 @@ def test_models_of_one_label_and_of_several_are_not_compared(
 ) -> None:
     """Log-probabilities of a function would be read as log-odds."""
     model, output, _ = several
-    with pytest.raises(ModelError, match="predicts one of them"):
+    with pytest.raises(ModelError, match="predicts one label a row"):
         gradistill.export_model(
             model,
             tmp_path / "out",
@@ -406,6 +406,6 @@ def test_models_of_one_label_and_of_several_are_not_compared(
             teacher=lambda texts: [[0.2, 0.3, 0.5]] * len(texts),
         )
     with pytest.raises(
-        ModelError, match="an ONNX model of several labels a row, and the teacher predicts one of them"
+        ModelError, match="predicts several labels a row, and the teacher predicts one label a row"
     ):
         gradistill.audit(str(small.teachers["two"]), [str(output)], small.choice("two"), tmp_path / "audit")

@@ -1,4 +1,4 @@
-"""The commands of a bench as jobs of a cluster: sent through submitit, followed, and sent again where they are lost."""
+"""Run the commands of a bench as jobs of a cluster: submit them by submitit, follow them, and resubmit lost ones."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from gradistill.package_versions import installing
 logger = logging.getLogger(__name__)
 
 MOST_JOBS = 100
-"""Jobs in the cluster's queue at once, unless ``--jobs`` names another number."""
+"""The default number of jobs in the cluster's queue at once (``--jobs``)."""
 TRIES = 3
-"""How often a job is sent that ends without a word, as one does whose node fails."""
+"""The number of times that a job is submitted if it ends without a result, as after a failure of its node."""
 MINUTES = 240
-"""Time limit of a job. One that reaches it is put into the queue again and goes on from its last checkpoint."""
+"""The time limit of a job. A job that reaches it is queued again and resumes from its last checkpoint."""
 POLL = 5.0
-"""Seconds between two looks at the jobs."""
+"""Seconds between two checks of the jobs."""
 CANCEL_SECONDS = 60.0
-"""How long cancelled jobs have for their end."""
+"""Seconds to wait for cancelled jobs to end."""
 RECORD = "jobs.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command, carried out on a node; returns its exit code and its seconds."""
+    """One command that runs on a node; a call returns its exit code and its seconds."""
 
     arguments: tuple[str, ...]
     log: str
@@ -57,7 +57,7 @@ class Job:
         return ended.returncode, monotonic() - start
 
     def checkpoint(self) -> Any:
-        """What submitit sends to the queue again when the time limit or another job stops this one."""
+        """The job that submitit queues again when the time limit or another job stops this one."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -65,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where jobs go: ``executor`` of submitit, whose files lie in ``folder``, and how many wait or run ``at_once``."""
+    """A cluster: submitit's ``executor``, the ``folder`` of its files, and how many jobs wait or run ``at_once``."""
 
     executor: Any
     folder: Path
@@ -73,13 +73,13 @@ class Cluster:
 
     @classmethod
     def slurm(cls, folder: Path, options: Mapping[str, str], at_once: int | None = None) -> Cluster:
-        """The Slurm that ``sbatch`` of this machine sends jobs to.
+        """The Slurm cluster that ``sbatch`` on this machine submits to.
 
         Parameters:
             ``folder``: for the jobs' files; nodes and this machine must both see it.
             ``options``: of sbatch, by submitit's names: ``partition``, ``time`` (minutes), ``gpus_per_node``, ``mem``.
 
-        Raises RecipeError without submitit, without Slurm, and for an option that submitit does not know.
+        Raises RecipeError without submitit, without Slurm, and for an option that submitit does not have.
 
         Example: ``Cluster.slurm(Path("runs/bench/jobs"), {"partition": "gpu", "gpus_per_node": "1"})``
         """
@@ -97,11 +97,11 @@ class Cluster:
             executor.update_parameters(**{"time": MINUTES, "job_name": "gradistill", **numbers})
         except ValueError as error:
             known = re.findall(r"- (\w+) \(default", str(error))
-            wrong = next((name for name in options if name not in known), None)
+            unknown = next((name for name in options if name not in known), None)
             raise RecipeError(
-                f"--slurm {wrong}: no option that is known" if wrong else f"--slurm: {error}",
+                f"--slurm {unknown}: no option that is known" if unknown else f"--slurm: {error}",
                 expected="an option of sbatch, by submitit's name",
-                remedy=nearest(wrong, known) if wrong else "correct it",
+                remedy=nearest(unknown, known) if unknown else "correct it",
             ) from error
         return cls(executor, folder, at_once or MOST_JOBS)
 
@@ -111,7 +111,7 @@ class Cluster:
         environment: Mapping[str, str],
         on_end: Callable[[Ended, float], None],
     ) -> None:
-        """As ``run_all``, in jobs. Stopping this process leaves the jobs at work; the next call finds them again."""
+        """``run_all`` in jobs. They keep running when this process stops, and the next call follows them."""
         with run_bar(len(commands)) as advance:
             _Queue(self, environment, on_end, advance).empty(list(commands))
 
@@ -125,8 +125,10 @@ class _Sent:
 
 @dataclass
 class _Queue:
-    """Jobs in flight. ``jobs.json`` names them, so that another process can follow them, and jobs ``elsewhere``: at
-    work for commands that this call does not send, such as students while teachers train."""
+    """The jobs that wait or run (``flying``). ``jobs.json`` lists them, so that another process can follow them.
+
+    ``elsewhere``: running jobs of commands that are not part of this call, such as students while teachers train.
+    """
 
     cluster: Cluster
     environment: Mapping[str, str]
@@ -176,7 +178,7 @@ class _Queue:
             raise RecipeError(
                 f"the cluster refused a job: {error}",
                 expected="options that it takes",
-                remedy="correct those of --slurm; jobs that are at work go on, and the same command finds them",
+                remedy="correct the options of --slurm; running jobs continue, and the same command follows them",
             ) from error
         self.flying += [
             _Sent(command, job, tries) for (command, tries), job in zip(wanted, sent, strict=True)
@@ -190,8 +192,8 @@ class _Queue:
         self.advance(left)
 
     def _found_again(self, commands: Sequence[Command]) -> list[Command]:
-        """Follow the jobs that an earlier call sent for the same commands, and cancel those that read something else;
-        returns the commands without a job."""
+        """Follow the jobs that an earlier call submitted for the same commands, and cancel jobs with other inputs.
+        Returns the commands without a job."""
         known = self._known()
         waiting, other = [], list[_Sent]()
         for command in commands:
@@ -219,12 +221,14 @@ class _Queue:
     def _known(self) -> dict[str, dict[str, Any]]:
         """The entries of ``jobs.json``, by command."""
         try:
-            found = read_object(self.cluster.folder / RECORD)
+            entries = read_object(self.cluster.folder / RECORD)
         except (OSError, ValueError):
             return {}
         needed = {"job", "tries", "command"}
         return {
-            name: entry for name, entry in found.items() if isinstance(entry, dict) and entry.keys() >= needed
+            name: entry
+            for name, entry in entries.items()
+            if isinstance(entry, dict) and entry.keys() >= needed
         }
 
     def _job(self, entry: Mapping[str, Any]) -> Any:
@@ -246,13 +250,14 @@ class _Queue:
 
 
 def _is_for(command: Command, entry: Mapping[str, Any]) -> bool:
-    """Whether a job was sent for a command as it is now. What earlier versions did not write down is unchanged."""
+    """Whether a job was submitted for this command with the same inputs. An entry of an earlier version without
+    ``inputs`` counts as the same."""
     inputs = entry.get("inputs", command.inputs_digest)
     return (entry["command"], inputs) == (digest(list(command.arguments)), command.inputs_digest)
 
 
 def _cancelled(other: Sequence[_Sent]) -> list[_Sent]:
-    """Cancel jobs and wait for their end, as the next ones write into the same folders; returns those that ended."""
+    """Cancel jobs and wait for their end, because new jobs write into the same folders. Returns those that ended."""
     for sent in other:
         sent.job.cancel(check=False)
     latest = monotonic() + CANCEL_SECONDS
@@ -262,14 +267,14 @@ def _cancelled(other: Sequence[_Sent]) -> list[_Sent]:
     for sent in other:
         if sent not in ended:
             logger.warning(
-                f"{sent.command.name}: its cancelled job {sent.job.job_id} is still at work, and no other is sent; "
+                f"{sent.command.name}: its cancelled job {sent.job.job_id} is still running, and no other is sent; "
                 "give the command again when it has ended"
             )
     return ended
 
 
 def _ended(sent: _Sent) -> Ended | None:
-    """How a job ended; None where it left no result."""
+    """The result of a job that ended; None if the job left no result."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:

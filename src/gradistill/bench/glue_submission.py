@@ -1,8 +1,9 @@
 """Predictions of the test rows in the format of the GLUE leaderboard.
 
-One folder a method and depth, one file a task: ``index`` and ``prediction`` with a tab between, in the rows' order;
-names of labels for the inference tasks, numbers for the others, scores for STS-B (the sample submission of
-gluebenchmark.com). The student is the best on validation among its seeds. The diagnostic set (AX) is not written.
+There is one folder for each method and depth, with one file for each task. Its columns ``index`` and ``prediction`` are
+separated by a tab, in the rows' order. Predictions are label names for the inference tasks, numbers for the others, and
+scores for STS-B (sample submission of gluebenchmark.com). The student is the best of its seeds on validation rows. The
+diagnostic set (AX) is not written.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ FILES = {
 }
 """The leaderboard's files by task and split."""
 BY_NAME = ("mnli", "qnli", "rte")
-"""Tasks whose labels it wants by name."""
+"""Tasks whose labels are written by name."""
 
 
 def write_submissions(
     plan: BenchPlan, tasks: Mapping[str, TaughtTask], lines: Sequence[Mapping[str, Any]], output: Path
 ) -> None:
-    """Write what the best student of each method predicts for each task's test rows.
+    """Write the test predictions of the best student of each method, task by task.
 
     A task whose test rows cannot be loaded is left out, with a line in the log.
     """
     for name, task in tasks.items():
-        found = task.rows.task  # an inferred one may be called like a known one
-        known = plan.tasks[name].task or (found.name if found.source.startswith("glue/") else "")
+        read_task = task.rows.task  # an inferred task may have the name of a known one
+        known = plan.tasks[name].task or (read_task.name if read_task.source.startswith("glue/") else "")
         for split, file in FILES.get(known, {}).items():
             try:
                 rows = load_unlabelled(str(plan.tasks[name].data), task.rows.task, split=split)
@@ -71,7 +72,7 @@ def write_submissions(
 
 
 def submission(task: Task, logits: np.ndarray) -> str:
-    """A file of the leaderboard. ``logits`` are ``(examples, labels)``, in the order of the task's labels."""
+    """The text of a leaderboard file. ``logits`` are ``(examples, labels)``, in the order of the task's labels."""
     if task.labels is None:
         predictions = [f"{score:.3f}" for score in logits.reshape(len(logits))]
     else:
@@ -81,7 +82,7 @@ def submission(task: Task, logits: np.ndarray) -> str:
 
 
 def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """Of the seeds of each method and depth the one with the best selecting metric; the first of equal ones."""
+    """For each method and depth, the cell of the seed with the best selecting metric; the first of equal ones."""
     score = {(e["task"], e["layers"], e["method"], e["seed"]): e["eval"][e["select"]] for e in lines}
     best: dict[tuple[int, str], Cell] = {}
     for cell in cells(plan):
@@ -93,8 +94,8 @@ def _best(plan: BenchPlan, lines: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 
 def student_logits(student: Path, rows: Any, read: Rows) -> tuple[np.ndarray, Cut]:
-    """A finished student's logits, in the order of the task's labels, and how many of the texts are cut, at the length
-    that it was trained with. A student has the order of its teacher's outputs."""
+    """A finished student's logits in the order of the task's labels, and the number of cut texts. Texts are cut as in
+    its training. The student's own outputs are in the order of its teacher's."""
     task = read.task
     tokenizer, (model, _) = load_tokenizer(student), load_classifier(student)
     with log_filter(lambda record: False):

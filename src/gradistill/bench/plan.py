@@ -1,4 +1,4 @@
-"""What a bench is to run: its YAML file, and the cells that follow from it."""
+"""The plan of a bench: its YAML file, and the cells (students to train) that follow from it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ KEEP_LAST = (
     "training.arguments.save_strategy=no",
     "training.arguments.load_best_model_at_end=false",
 )
-"""With our settings a student of a bench is what its last epoch ends with: choosing among epochs on the rows that it is
-then measured on would flatter it. The authors did choose so."""
+"""With our settings a student of a bench is the model after its last epoch. To choose an epoch on the rows of the
+figures would make them too good. With the authors' settings an epoch is chosen so, as the authors did."""
 
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 _NAME = re.compile(r"[^\x00-\x1f/\\]{1,80}")
@@ -41,14 +41,14 @@ Columns = Annotated[
 
 
 class TeacherPlan(Strict):
-    """How a task's teacher is made: fine-tuned at each learning rate, and the best on validation kept."""
+    """How a task's teacher is made: fine-tuned at each learning rate; the best on validation rows is kept."""
 
     model: str = Field(
         default="minilm-l6", description="the pre-trained model: a folder, a hub id, or minilm-l6"
     )
     learning_rates: tuple[float, ...] = Field(default=(2e-5, 5e-5, 1e-4), min_length=1)
     train_rows: int | None = Field(
-        default=None, ge=1, description="of the task's training rows; all by default"
+        default=None, ge=1, description="number of the task's training rows to train on; all by default"
     )
     set: OneOrMany = Field(default=(), description="changes of the recipe finetune")
 
@@ -58,37 +58,39 @@ class MethodPlan(Strict):
 
     method: str
     set: OneOrMany = ()
-    tasks: tuple[str, ...] | None = Field(default=None, description="on these tasks alone")
+    tasks: tuple[str, ...] | None = Field(default=None, description="run it on these tasks only")
     seeds: tuple[Seed, ...] | None = Field(
-        default=None, min_length=1, description="more where it is close, or fewer"
+        default=None, min_length=1, description="seeds of this method, instead of the bench's seeds"
     )
 
 
 class TaskPlan(Strict):
-    """One task; keys that are absent here hold for all."""
+    """One task. The bench's own keys apply where a key is absent here."""
 
     data: str | None = Field(
         default=None, description="folder or hub id; else the folder of that name in data"
     )
-    task: str | None = Field(default=None, description="the known task, if it is called otherwise here")
-    label_column: str | None = Field(default=None, description="where the label is; body.text names a field")
+    task: str | None = Field(default=None, description="the known task, if its name here is another one")
+    label_column: str | None = Field(
+        default=None, description="the column of labels; body.text names a field"
+    )
     text_columns: Columns | None = Field(default=None, description="one or two columns of text")
     kind: LabelKind | None = Field(default=None, description="classes or scores, where labels are numbers")
     label_columns: tuple[str, ...] | None = Field(
         default=None, description="columns of 0 or 1, each for the label of its name"
     )
     label_separator: str | None = Field(
-        default=None, description="what stands between several labels in text"
+        default=None, description="the separator between several labels in one column"
     )
     skip_incomplete: bool = Field(default=False, description="leave out rows that lack a text or a label")
     validation_share: float | None = Field(
-        default=None, gt=0, lt=1, description="of the training rows, where there is no validation split"
+        default=None, gt=0, lt=1, description="share of the training rows to use without a validation split"
     )
-    validation_seed: int = Field(default=0, description="by which that share is drawn")
-    teacher: str | None = Field(default=None, description="a fine-tuned teacher that is there already")
-    positive: str | None = Field(default=None, description="of two classes the one that F1 is of")
+    validation_seed: int = Field(default=0, description="random seed of validation_share")
+    teacher: str | None = Field(default=None, description="an existing fine-tuned teacher")
+    positive: str | None = Field(default=None, description="the positive class for F1, with two classes")
     label_map: dict[str, str] | None = Field(
-        default=None, description="the given teacher's output of each label of the data"
+        default=None, description="the given teacher's output for each label of the data"
     )
     layers: tuple[int, ...] | None = None
     train_rows: int | None = Field(default=None, ge=1)
@@ -96,7 +98,9 @@ class TaskPlan(Strict):
     set: OneOrMany = ()
     teacher_set: OneOrMany = Field(default=(), description="changes of its teacher's recipe")
     learning_rates: tuple[float, ...] | None = Field(
-        default=None, min_length=1, description="of its teacher, instead of those of all"
+        default=None,
+        min_length=1,
+        description="learning rates of this task's teacher, instead of the bench's",
     )
     method_set: dict[str, OneOrMany] = Field(
         default_factory=dict, description="changes of single methods on this task, by their names"
@@ -104,7 +108,7 @@ class TaskPlan(Strict):
 
     @property
     def choice(self) -> DataChoice:
-        """Its rows at their source."""
+        """The data choice of the task's rows at their source."""
         return DataChoice(
             self.data, self.task, self.label_column, self.text_columns, kind=self.kind,
             validation_share=self.validation_share, validation_seed=self.validation_seed,
@@ -114,7 +118,7 @@ class TaskPlan(Strict):
 
 
 def _by_name(given: Any) -> Any:
-    """A list of names stands for names without settings of their own."""
+    """A list of names as a dictionary of names without settings."""
     return dict.fromkeys(given) if isinstance(given, list) else given
 
 
@@ -134,7 +138,7 @@ def _methods(given: Any) -> Any:
 
 
 class BenchPlan(Strict):
-    """A bench file. ``set`` changes every student's recipe; what a task and then a method changes comes after it."""
+    """A bench file. ``set`` changes every student's recipe. Changes of a task, and then of a method, follow it."""
 
     title: str = ""
     data: str | None = Field(default=None, description="a folder with a folder for each task")
@@ -144,17 +148,21 @@ class BenchPlan(Strict):
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     layers: tuple[int, ...] = Field(default=(3,), min_length=1, description="depths of the students")
     teacher: TeacherPlan = TeacherPlan()
-    train_rows: int | None = Field(default=None, ge=1, description="for students; drawn once, by seed 0")
-    validation_rows: int | None = Field(default=None, ge=1, description="drawn once, by seed 0")
+    train_rows: int | None = Field(
+        default=None, ge=1, description="number of training rows of students; drawn once, by seed 0"
+    )
+    validation_rows: int | None = Field(
+        default=None, ge=1, description="number of rows; drawn once, by seed 0"
+    )
     settings: Literal["authors", "default"] = "default"
     set: OneOrMany = ()
     predictions: bool = Field(default=False, description="write test predictions in GLUE's format")
-    keep_models: bool = Field(default=True, description="keep the students, not their figures alone")
+    keep_models: bool = Field(default=True, description="keep the students, not only their figures")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One student to train: the recipe is complete, its seed and depth included."""
+    """One student to train. Its recipe is complete, with seed and depth."""
 
     task: str
     method: str
@@ -164,7 +172,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The display name."""
         return f"{self.task}, {self.layers} layers, {self.method}, seed {self.seed}"
 
     @property
@@ -173,15 +181,15 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where it is trained, below the bench's own folder."""
+        """The run folder, relative to the bench's folder."""
         return Path(self.task) / f"{self.layers}-layers" / f"{_slug(self.method)}-{self.seed}"
 
 
 def read_plan(file: Path, data: str | None = None) -> BenchPlan:
-    """The plan in a file. ``data`` takes the place of its own.
+    """The plan in a file. ``data`` replaces the file's own.
 
     Its paths (``data``, ``teacher``, ``teacher.model``, ``student.checkpoint`` in ``set``) are relative to the file's
-    folder; what is not there is taken as it is written: a hub id, or a path from the current folder.
+    folder. A name that does not exist there is kept as it is: a hub id, or a path relative to the current folder.
 
     Raises RecipeError, with the nearest name for an unknown key, method or baseline.
     """
@@ -228,9 +236,9 @@ def suite(name: str) -> Path:
 
 
 def cells(plan: BenchPlan) -> Iterator[Cell]:
-    """All cells, seed by seed: stopped early, a bench has whole seeds of every task rather than whole tasks.
+    """All cells, seed by seed, so that a bench that stops early has whole seeds of every task instead of whole tasks.
 
-    Where tasks have several depths, the first of each task come before the second.
+    If tasks have several depths, the first depth of every task comes before the second.
     """
     depths = {name: list(dict.fromkeys(task.layers or plan.layers)) for name, task in plan.tasks.items()}
     seeds = dict.fromkeys((*plan.seeds, *(s for method in plan.methods.values() for s in method.seeds or ())))
@@ -245,16 +253,16 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
 
 def recipe_of(plan: BenchPlan, task_name: str, method_name: str, layers: int, seed: int) -> Recipe:
     task, method, authors = plan.tasks[task_name], plan.methods[method_name], plan.settings == "authors"
-    own = (*(() if authors else KEEP_LAST), f"training.seed={seed}", f"student.layers={layers}")
+    defaults = (*(() if authors else KEEP_LAST), f"training.seed={seed}", f"student.layers={layers}")
     recipe = load_recipe(
         method.method,
         task=task.task,
-        changes=(*own, *plan.set, *task.set, *method.set, *task.method_set.get(method_name, ())),
+        changes=(*defaults, *plan.set, *task.set, *method.set, *task.method_set.get(method_name, ())),
         authors_settings=authors,
     )
     if recipe.training.seed != seed or recipe.student.layers not in (layers, None):
         raise RecipeError(
-            f"the changes of {method.method!r} on {task_name!r} settle its seed or its depth",
+            f"the changes of {method.method!r} on {task_name!r} set its seed or its depth",
             expected="seeds and layers of the bench, or student.layers=null for a checkpoint",
             remedy="leave training.seed and student.layers out of set",
         )
@@ -262,12 +270,13 @@ def recipe_of(plan: BenchPlan, task_name: str, method_name: str, layers: int, se
 
 
 def fingerprint(cell: Cell, rows: Mapping[str, Any]) -> str:
-    """Of all that decides about a cell's figures: its recipe, and the rows and teacher that ``rows`` describes."""
+    """A hash of the inputs of a cell's figures: its recipe, and the rows and teacher that ``rows`` describes."""
     return digest({"recipe": cell.recipe.as_dict(), **rows})[:16]
 
 
 def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str | None) -> TaskPlan:
-    """With the source of its rows and the known task's name; paths are those that the file means."""
+    """The task with the source of its rows and the name of the known task. Paths are resolved from the file's
+    folder."""
     below = data or plan.data
     source = task.data or (f"{below.rstrip('/')}/{name}" if below else None)
     if source is None:
@@ -278,7 +287,7 @@ def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str |
         )
     from_command_line = (
         data is not None and task.data is None
-    )  # by the command line: relative to where that is typed
+    )  # a path from the command line is relative to the current folder
     place = source if from_command_line else _from(home, source)
     teacher = None if task.teacher is None else _from(home, task.teacher)
     return task.model_copy(
@@ -293,17 +302,17 @@ def _settled(name: str, task: TaskPlan, plan: BenchPlan, home: Path, data: str |
 
 
 def _changes_from(home: Path, changes: tuple[str, ...]) -> tuple[str, ...]:
-    """Changes of a recipe, in which a student's checkpoint is a path that the file means."""
-    found = []
+    """Changes of a recipe, with the path of a student's checkpoint resolved from the file's folder."""
+    resolved = []
     for change in changes:
         name, _, source = change.partition("=")
         checkpoint = name.strip() == "student.checkpoint"
-        found.append(f"{name}={_from(home, source.strip())}" if checkpoint else change)
-    return tuple(found)
+        resolved.append(f"{name}={_from(home, source.strip())}" if checkpoint else change)
+    return tuple(resolved)
 
 
 def _from(home: Path, source: str) -> str:
-    """A path that is there from the file's folder, or else what it is: a hub id."""
+    """A path that exists in the file's folder, resolved; any other name, such as a hub id, as it is."""
     return str(home / source) if (home / source).exists() else source
 
 
@@ -312,7 +321,7 @@ def _slug(method: str) -> str:
 
 
 def _refuse_secrets(plan: BenchPlan) -> None:
-    """A bench writes the recipes of its students into files, from which other processes read them."""
+    """Raise RecipeError for a secret in a change: a bench writes its students' recipes into files."""
     of_tasks = [(task.set, task.teacher_set, *task.method_set.values()) for task in plan.tasks.values()]
     of_methods = [method.set for method in plan.methods.values()]
     for change in chain(plan.set, plan.teacher.set, *of_methods, *chain(*of_tasks)):
@@ -325,7 +334,7 @@ def _refuse_secrets(plan: BenchPlan) -> None:
 
 
 def _check_teachers(plan: BenchPlan) -> None:
-    """Raise RecipeError for what would change no teacher."""
+    """Raise RecipeError for settings that would have no effect on a teacher."""
     owners = {"teacher.set": plan.teacher.set}
     owners |= {f"tasks.{name}.teacher_set": task.teacher_set for name, task in plan.tasks.items()}
     for owner, changes in owners.items():

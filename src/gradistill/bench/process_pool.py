@@ -1,4 +1,5 @@
-"""Many commands, a few at once: each in a process of its own, which dies with this one and cannot take it along."""
+"""Run many commands, a few at once, each in its own process. Processes end with this one; their failure does not end
+it."""
 
 from __future__ import annotations
 
@@ -19,22 +20,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from gradistill.printing import progress_bars
 
 FIRST_GUESS = 2e9
-"""Bytes that a process may need, until one has ended."""
+"""The assumed bytes of memory of a process, until one has ended."""
 _HEADROOM = 1.3
 
 
 @dataclass
 class Prerequisite:
-    """What has to be there before several commands can start, such as a store.
+    """Something that must exist before several commands can start, such as a store.
 
-    ``build`` makes it, once, and returns the ``arguments`` that name it to these commands.
+    ``build`` is called once. It returns the ``arguments`` that name the result to these commands.
     """
 
     build: Callable[[], Sequence[str]]
     arguments: Sequence[str] | None = None
 
     def built(self) -> Sequence[str]:
-        """The arguments; the first call builds what they name."""
+        """The arguments. The first call builds what they name."""
         if self.arguments is None:
             self.arguments = self.build()
         return self.arguments
@@ -42,9 +43,9 @@ class Prerequisite:
 
 @dataclass(frozen=True)
 class Command:
-    """``arguments`` of gradistill, and those of its prerequisite; all that it prints goes to ``log``.
+    """A gradistill command: its ``arguments``, and those of its prerequisite. Its output goes to the file ``log``.
 
-    ``inputs_digest``: of what it reads (recipe, rows, teacher), whose paths in the arguments stay what they are.
+    ``inputs_digest`` is a hash of the content that it reads (recipe, rows, teacher); the arguments hold only paths.
     """
 
     name: str
@@ -55,17 +56,17 @@ class Command:
 
     @property
     def can_start(self) -> bool:
-        """Whether nothing has to be built before."""
+        """Whether no prerequisite has to be built first."""
         return self.prerequisite is None or self.prerequisite.arguments is not None
 
     def argv(self) -> list[str]:
-        """All arguments; the prerequisite is built now, if it is not there."""
+        """All arguments. The prerequisite is built now, if it does not exist."""
         return [*self.arguments, *(self.prerequisite.built() if self.prerequisite is not None else ())]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """``message`` is the error that a failed command printed, or the end of whatever it did print."""
+    """A command that ended. ``message`` is the error that it printed, or else the end of its output."""
 
     command: Command
     code: int
@@ -80,9 +81,9 @@ class Ended:
 
 @dataclass(frozen=True)
 class Width:
-    """How many run ``at_once``, and with how many ``threads`` each.
+    """The number of commands that run ``at_once``, and of the ``threads`` of each.
 
-    The threads do not depend on what memory allows meanwhile: sums in another order would give other students.
+    The number of threads does not depend on free memory, because another order of sums gives other students.
     """
 
     at_once: int
@@ -90,11 +91,12 @@ class Width:
 
     @classmethod
     def of_this_machine(cls, at_once: int | None = None) -> Width:
-        """On one accelerator one at a time; on a CPU one for every four cores, but two where there are two."""
+        """The default for this machine: one command with an accelerator; else one for four cores, and at least two with
+        two cores."""
         process: Any = psutil.Process()  # macOS has no affinity
         cores = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
         if at_once is None:
-            import torch  # here: a job of a cluster waits for its command without it
+            import torch  # imported here, because a job of a cluster does not need it
 
             at_once = 1 if torch.accelerator.is_available() else max(min(2, cores), cores // 4)
         return cls(at_once, max(1, cores // at_once))
@@ -107,11 +109,11 @@ def run_all(
     needed: Callable[[], float],
     on_end: Callable[[Ended, float], None],
 ) -> None:
-    """Run them in their order. ``on_end`` is called with each as it ends, and with the seconds left for the others.
+    """Run commands in their order. ``on_end`` is called with each that ends, and with the seconds left for the others.
 
-    Another is started only while memory for it is free: ``needed`` bytes, by what others took. A prerequisite is built
-    before the first that needs it, while nothing else runs, as it takes all cores. Whatever stops this process stops
-    them too.
+    A further command is started only if memory for it is free: ``needed`` bytes, from the usage of others. A
+    prerequisite is built before the first command that needs it, while nothing else runs, because it uses all cores.
+    All commands are stopped with this process.
     """
     waiting, running = list(commands), dict[subprocess.Popen[bytes], tuple[Command, float]]()
     spent, done = 0.0, 0
@@ -153,18 +155,18 @@ def _started(command: Command, width: Width, environment: Mapping[str, str]) -> 
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it dies, were it by SIGKILL (prctl(2))."""
+    """Let the kernel kill this process when its parent dies, even by SIGKILL (prctl(2))."""
     import ctypes
     import signal
 
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:  # it has died already
+        if os.getppid() != parent:  # the parent has already died
             os._exit(1)
 
 
 def _stopped(running: Mapping[subprocess.Popen[bytes], object]) -> None:
-    """They hold a lock on their folder and go on from their last checkpoint another time."""
+    """Stop the processes and wait for their end, which frees the locks on their folders. Their runs can resume."""
     for process in running:
         process.terminate()
     for process in running:
@@ -175,13 +177,13 @@ def _stopped(running: Mapping[subprocess.Popen[bytes], object]) -> None:
 
 
 def _free() -> float:
-    """Bytes of memory that a new process can have without swapping."""
+    """The bytes of memory that a new process can use without swapping."""
     return float(psutil.virtual_memory().available)
 
 
 @contextmanager
 def run_bar(total: int) -> Iterator[Callable[[float], None]]:
-    """A bar over so many commands; call what it yields, with the seconds left, after each."""
+    """A progress bar over ``total`` commands. Call the yielded function with the seconds left after each command."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
@@ -196,7 +198,7 @@ def run_bar(total: int) -> Iterator[Callable[[float], None]]:
 
 
 def duration(seconds: float) -> str:
-    """In words: 40 s, 12 min, 3 h 5 min."""
+    """Seconds as text: 40 s, 12 min, 3 h 5 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""The results of a bench as JSON lines, one a cell: what is done is not done again, and what failed has its error."""
+"""The results of a bench as JSON lines, one a cell. A finished cell is not run again; a failed one has its error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gradistill.io import write_whole
 RESULTS = "results.jsonl"
 _NEEDED = ("task", "method", "layers", "seed", "fingerprint", "status")
 Key = tuple[str, int, str, int]
-"""Of a cell: task, layers, method, seed."""
+"""The key of a cell: task, layers, method, seed."""
 
 
 def done(
@@ -43,29 +43,29 @@ def failed(cell: Cell, fingerprint: str, why: str) -> dict[str, Any]:
 
 
 def _head(cell: Cell, fingerprint: str, status: str) -> dict[str, Any]:
-    own = {"task": cell.task, "layers": cell.layers, "method": cell.method, "seed": cell.seed}
-    return {**own, "fingerprint": fingerprint, "status": status}
+    key = {"task": cell.task, "layers": cell.layers, "method": cell.method, "seed": cell.seed}
+    return {**key, "fingerprint": fingerprint, "status": status}
 
 
 def read_lines(file: Path) -> dict[Key, dict[str, Any]]:
-    """By cell; none where there is no file. Raises RecipeError, with the line, for anything but such lines."""
+    """The lines of a file by cell; empty without a file. Raises RecipeError, with its number, for any other line."""
     if not file.is_file():
         return {}
-    found: dict[Key, dict[str, Any]] = {}
+    lines_by_cell: dict[Key, dict[str, Any]] = {}
     lines = io.StringIO(file.read_text(encoding="utf-8"))  # splitlines would divide a label at U+2028
     for number, text in enumerate(lines, start=1):
         try:
             line = json.loads(text)
             if missing := [name for name in _NEEDED if name not in line]:
                 raise ValueError(f"it lacks {missing[0]}")
-            found[line["task"], line["layers"], line["method"], line["seed"]] = line
+            lines_by_cell[line["task"], line["layers"], line["method"], line["seed"]] = line
         except (ValueError, TypeError) as error:
             raise RecipeError(
                 f"{file}, line {number}, is no result of a bench: {error}",
                 expected="one JSON object a line, as gradistill bench writes them",
                 remedy="remove that line: its cell is run again",
             ) from error
-    return found
+    return lines_by_cell
 
 
 def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -1,9 +1,9 @@
 """From lines of results to a comparison: means with intervals, paired differences, ranks.
 
-Seeds are the sample: an interval is Student's t over them, a difference is paired by seed. An interval that would
-leave the figure's own range ends at its limit, and is marked as ``clipped``; of equal values there is none. p-values
-of all differences of the bench together are corrected by Holm's method. Ranks are averaged over tasks (Demšar 2006,
-JMLR 7, section 3.2.2).
+Seeds are the sample: an interval is Student's t over seeds, and a difference is paired by seed. An interval that would
+leave the figure's range ends at its limit, and is marked as ``clipped``. Equal values have no interval. p-values of all
+differences of the bench together are corrected by Holm's method. Ranks are averaged over tasks (Demšar 2006, JMLR 7,
+section 3.2.2).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LEVEL = 0.95
 CORRELATIONS = ("matthews_correlation", "pearson", "spearman")
 """Metrics from −1 to 1; the others are shares."""
 COMPARED = ("retention", *(f"{kind} loyalty" for kind in NAMES if kind != "prediction"))
-"""Averaged over tasks, and compared with the baseline there."""
+"""The figures that are averaged over tasks and compared with the baseline."""
 Line = Mapping[str, Any]
 
 
 def summary(
     lines: Sequence[Line], broken: Sequence[Line], teachers: Mapping[str, Any], plan: BenchPlan
 ) -> dict[str, Any]:
-    """What ``bench.json`` holds: a panel a task and depth, the methods over all tasks, and what failed."""
+    """The content of ``bench.json``: a panel for each task and depth, the methods over all tasks, and failed cells."""
     panels = [_panel(group, plan) for group in _grouped(lines, ("task", "layers")).values()]
     _correct(panels)
     return {
@@ -51,10 +51,12 @@ def summary(
 
 
 def figures_of(line: Line) -> dict[str, float]:
-    """The task's metrics, those as a share of the teacher's, and the loyalties of one student."""
-    select, taught = line["select"], line["teacher_eval"] or {}
+    """One student's metrics, the selecting one also as a share of the teacher's (retention), and loyalties."""
+    select, teacher_metrics = line["select"], line["teacher_eval"] or {}
     loyal = {f"{k} loyalty": v["value"] for k, v in (line["loyalty"] or {}).items() if k in NAMES and v}
-    kept = {"retention": line["eval"][select] / taught[select]} if taught.get(select) else {}
+    kept = (
+        {"retention": line["eval"][select] / teacher_metrics[select]} if teacher_metrics.get(select) else {}
+    )
     return {**line["eval"], **kept, **{k: v for k, v in loyal.items() if v is not None}}
 
 
@@ -76,13 +78,15 @@ def _panel(lines: Sequence[Line], plan: BenchPlan) -> dict[str, Any]:
 
 
 def _untrained(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
-    """The loyalties of the students before their first step: what is above them, training has taught."""
-    of_seed = [[_floors(line) for line in own] for own in _grouped(lines, ("seed",)).values()]
-    found = {}
-    for name in dict.fromkeys(name for own in of_seed for floors in own for name in floors):
-        means = [_mean(floors.get(name) for floors in own) for own in of_seed]
-        found[name] = estimate([mean for mean in means if mean is not None], range_of(name, lines[0]))
-    return found
+    """The loyalties of the untrained students: the floors above which a loyalty comes from training."""
+    of_seed = [[_floors(line) for line in group] for group in _grouped(lines, ("seed",)).values()]
+    floors_by_name = {}
+    for name in dict.fromkeys(name for group in of_seed for floors in group for name in floors):
+        means = [_mean(floors.get(name) for floors in group) for group in of_seed]
+        floors_by_name[name] = estimate(
+            [mean for mean in means if mean is not None], range_of(name, lines[0])
+        )
+    return floors_by_name
 
 
 def _floors(line: Line) -> dict[str, float]:
@@ -128,18 +132,19 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], plan: BenchPlan) -> di
 
 
 def _trained(line: Line, plan: BenchPlan) -> dict[str, list[str]]:
-    """The loyalties on which a student was trained, with the objectives that did it: by its recipe, and by the marks of
-    its line, which know of the students that it started from too."""
+    """The loyalties that a student was trained on, each with its objectives: from its recipe, and from the marks in its
+    line, which include the checkpoints that it started from."""
     recipe = recipe_of(plan, line["task"], line["method"], line["layers"], line["seed"])
-    found = united(trained_figures(recipe), marks_of(line["loyalty"] or {}))
-    return {f"{kind} loyalty": objectives for kind, objectives in found.items()}
+    objectives_by_figure = united(trained_figures(recipe), marks_of(line["loyalty"] or {}))
+    return {f"{kind} loyalty": objectives for kind, objectives in objectives_by_figure.items()}
 
 
 def range_of(figure: str, line: Line) -> Bounds:
-    """The least and the largest value of a metric or a loyalty: shares go from 0 to 1, correlations from −1 to 1."""
+    """The smallest and the largest possible value of a metric or a loyalty: 0 to 1 for shares, −1 to 1 for
+    correlations."""
     if figure == "retention":
-        taught = line["teacher_eval"][line["select"]]
-        ends = [end / taught for end in range_of(line["select"], line)]
+        teacher_metric = line["teacher_eval"][line["select"]]
+        ends = [end / teacher_metric for end in range_of(line["select"], line)]
         return min(ends), max(ends)
     loyalty = figure.removesuffix(" loyalty")
     if loyalty == figure:
@@ -152,14 +157,14 @@ def _range_of_loyalty(kind: str) -> Bounds:
 
 
 def _of_differences(bounds: Bounds) -> Bounds:
-    """The least and the largest difference of two values within these bounds."""
+    """The smallest and the largest difference of two values within these bounds."""
     width = bounds[1] - bounds[0]
     return -width, width
 
 
 def estimate(values: Sequence[float], bounds: Bounds = (-inf, inf)) -> dict[str, Any]:
-    """The mean and its t interval within ``bounds``, with ``clipped`` where it would leave them. Of one seed, or of
-    equal values, there is none."""
+    """The mean and its t interval within ``bounds``, with ``clipped`` if it would leave them. One seed, or equal
+    values, have no interval."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or np.ptp(values) <= EQUAL:
         return {"value": mean, "low": None, "high": None, "n": n}
@@ -182,7 +187,7 @@ def _apart(differences: Sequence[float], bounds: Bounds) -> dict[str, Any] | Non
 
 
 def _correct(panels: Iterable[Mapping[str, Any]]) -> None:
-    """Give every difference its p-value corrected for all of them."""
+    """Add to every difference its p-value, corrected for all differences."""
     every = [
         a
         for panel in panels
@@ -200,12 +205,12 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
     A figure is a mean over those of these tasks on which all methods have it that have it anywhere.
     """
     costs = {entry.method: entry.cost for entry in catalogue()}
-    found = []
+    rows = []
     for (layers,), group in _grouped(panels, ("layers",)).items():
         names = [name for name in plan.methods if any(_of(panel, name) for panel in group)]
         common = [panel for panel in group if all(_of(panel, name) for name in names)]
         shared = {figure: _panels_of_all(common, names, figure) for figure in COMPARED}
-        found += [
+        rows += [
             {
                 "method": name,
                 "layers": layers,
@@ -227,7 +232,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
             for name in names
             for trained in [_trained_over(common, name)]
         ]
-    return found
+    return rows
 
 
 def _panels_of_all(
@@ -239,7 +244,7 @@ def _panels_of_all(
 
 
 def _trained_over(panels: Sequence[Mapping[str, Any]], method: str) -> dict[str, list[str]]:
-    """The figures on which the method trains on any of these tasks."""
+    """The figures that the method is trained on, in any of these tasks."""
     return united(*(marks_of(_of(panel, method)["figures"]) for panel in panels))
 
 
@@ -253,7 +258,7 @@ def _value(row: Mapping[str, Any], figure: str) -> float | None:
 
 
 def _rank(panel: Mapping[str, Any], names: Sequence[str], method: str, figure: str) -> float | None:
-    """1 for the best of the panel; equals share the mean of their places."""
+    """The rank of a method in a panel, 1 for the best; equal values share the mean of their ranks."""
     name = panel["select"] if figure == "metric" else figure
     values = [_value(_of(panel, other), name) for other in names]
     if any(value is None for value in values):
@@ -262,23 +267,23 @@ def _rank(panel: Mapping[str, Any], names: Sequence[str], method: str, figure: s
 
 
 def _gain(panels: Sequence[Mapping[str, Any]], method: str, figure: str) -> dict[str, Any] | None:
-    """The mean over tasks of what the method has more than the baseline, with its interval over tasks."""
+    """The mean over tasks of the difference between method and baseline, with its interval over tasks."""
     apart = [(_of(panel, method)["apart"] or {}).get(figure) for panel in panels]
     values = [entry["value"] for entry in apart if entry]
     loyalty = figure.removesuffix(" loyalty")
     bounds = (
         (-inf, inf) if loyalty == figure else _range_of_loyalty(loyalty)
-    )  # what is kept of a metric may be any
+    )  # retention and metrics have no bounds here
     return estimate(values, _of_differences(bounds)) if values else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return float(np.mean(there)) if there else None
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _grouped(entries: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Any]]:
-    found: dict[tuple[Any, ...], list[Any]] = {}
+    groups: dict[tuple[Any, ...], list[Any]] = {}
     for entry in entries:
-        found.setdefault(tuple(entry[key] for key in keys), []).append(entry)
-    return found
+        groups.setdefault(tuple(entry[key] for key in keys), []).append(entry)
+    return groups

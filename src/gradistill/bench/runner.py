@@ -1,4 +1,4 @@
-"""The bench: rows, teachers, stores, students, and after all of them the comparison."""
+"""The bench: prepare rows, teachers and stores, train students, and compare them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ JOBS = "jobs"
 
 
 def _is_bench(output: Path) -> bool:
-    """Whether an earlier version wrote the folder: its plan holds every key, which nobody writes by hand."""
+    """Whether an earlier version wrote the folder: its plan has every key, unlike one that is written by hand."""
     try:
         plan = read_yaml(output / PLAN)
     except (OSError, ValueError):
@@ -63,14 +63,14 @@ BENCH = FolderKind("bench", _is_bench)
 def bench(
     plan: BenchPlan, output: str | Path, *, at_once: int | None = None, cluster: Cluster | None = None
 ) -> dict[str, Any]:
-    """Run what of the plan is not done yet, ``at_once`` students at a time; returns what ``bench.json`` holds.
+    """Run the unfinished cells of a plan, ``at_once`` students at a time; returns what ``bench.json`` holds.
 
-    Teachers and students are processes of this machine, or jobs of a ``cluster``, where each student keeps a store of
-    its own: the machine that sends jobs computes nothing.
+    Teachers and students are processes on this machine, or jobs of a ``cluster``. On a cluster each student has its own
+    store, because the machine that submits jobs computes nothing.
 
-    Each student is a run of its own below ``output``; ``results.jsonl`` has a line for each, and one that failed has
-    why and is tried again the next time. Whatever stops the bench, the same call goes on with it. Raises RecipeError
-    for a folder that holds something else, or that another process is at work in.
+    Each student has its own run folder below ``output``, and a line in ``results.jsonl``. The line of a failed student
+    has the error, and the next call tries it again. After any stop the same call resumes the bench. Raises RecipeError
+    for a folder that holds something else, or in which another process works.
     """
     folder = path_of(output)
     with held(folder, BENCH):
@@ -82,7 +82,8 @@ def bench(
 
 @dataclass
 class Bench:
-    """A bench at work in its folder. ``lines`` are its results so far, ``marks`` the cells' fingerprints, by cell."""
+    """A running bench in its folder. By cell: ``lines`` are its results so far, ``marks`` the cells' fingerprints, and
+    ``blamed`` the errors of whole tasks in this call."""
 
     plan: BenchPlan
     output: Path
@@ -94,22 +95,22 @@ class Bench:
     blamed: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
-        """All that is not done yet; returns the comparison. What has ended is kept and compared, whatever happens."""
+        """Run all unfinished cells; returns the comparison. Finished cells are compared even if an error is raised."""
         self.lines = read_lines(self.output / RESULTS)
         wanted = list(cells(self.plan))
         try:
             self._teach(wanted)
             self._train([cell for cell in wanted if cell.task in self.tasks])
         finally:
-            found = self._report(wanted)
+            comparison = self._report(wanted)
         if self.plan.predictions:
             from gradistill.bench.glue_submission import write_submissions  # few benches write them
 
             write_submissions(self.plan, self.tasks, self._standing(wanted), self.output)
-        return found
+        return comparison
 
     def _teach(self, wanted: Sequence[Cell]) -> None:
-        """Rows and teachers. What keeps a task from having them is the error of all its cells."""
+        """Prepare rows and teachers. An error of a task here is the error of all its cells."""
         rows, commands = {}, list[Command]()
         for name in self.plan.tasks:
             with self._blaming(name, wanted):
@@ -131,7 +132,7 @@ class Bench:
             self.marks[cell.key] = fingerprint(cell, inputs)
         left = [cell for cell in wanted if not self._is_done(cell)]
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
-        # The signals of all methods, those included that are done: so a store of the call before will do.
+        # A store holds the signals of all methods, also of finished cells, so the store of an earlier call fits.
         stores = {
             (name, texts): Prerequisite(partial(self._stored, name, texts, group))
             for name in (self.tasks if self.cluster is None else ())
@@ -145,8 +146,8 @@ class Bench:
         self._run(commands, lambda ended, time: self._ended(by_name[ended.command.name], ended, time))
 
     def _stored(self, name: str, texts: str, cells: Sequence[Cell]) -> Sequence[str]:
-        """A store of a task, made when the first student that reads it is to start: other tasks have results then."""
-        logger.info(f"{name}: the store of teacher signals, where it is not whole yet")
+        """The arguments for a task's store. It is built when its first student starts, so other tasks go first."""
+        logger.info(f"{name}: building the store of teacher signals, if it is not complete")
         return ["--signals", store_of(self.tasks[name], cells, self.output / name / f"store-{texts}")]
 
     def _command(self, cell: Cell, store: Prerequisite | None) -> Command:
@@ -167,7 +168,7 @@ class Bench:
                 run_all(commands, self.width, cache, self._needed, on_end)
 
     def _needed(self) -> float:
-        """Bytes that the largest student so far took."""
+        """The peak memory of the largest student so far, in bytes."""
         ended = [line for line in self.lines.values() if line["status"] == "done"]
         return max((line["timing"]["peak_rss_mb"] * 1e6 for line in ended), default=FIRST_GUESS)
 
@@ -201,15 +202,16 @@ class Bench:
         return not self.plan.keep_models or finished_run(self.output / cell.folder, cell.recipe)
 
     def _standing(self, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
-        """The lines of cells that ended well, with the recipe, the rows and the teacher that they have now."""
-        there = [
+        """The lines of finished cells whose recipe, rows and teacher are unchanged."""
+        candidates = [
             (self.lines[cell.key], self.marks.get(cell.key)) for cell in wanted if cell.key in self.lines
         ]
-        return [line for line, mark in there if line["status"] == "done" and line["fingerprint"] == mark]
+        return [line for line, mark in candidates if line["status"] == "done" and line["fingerprint"] == mark]
 
     @contextmanager
     def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:
-        """An error inside is that of all cells of the task for this time; its lines stay, the other tasks go on."""
+        """Record an error inside the block as the error of all cells of the task, for this call. Earlier lines of the
+        task are kept, and other tasks continue."""
         try:
             yield
         except GradistillError as error:
@@ -224,8 +226,8 @@ class Bench:
         teachers = {
             name: {"tried": task.tried, "rows": dict(task.rows.counts)} for name, task in self.tasks.items()
         }
-        found = summary(self._standing(wanted), broken, teachers, self.plan)
-        write_whole(self.output / SUMMARY, (json.dumps(found, indent=1) + "\n").encode())
-        write_whole(self.output / TABLES, bench_tables(found).encode())
-        write_whole(self.output / PAGE, bench_page(found).encode())
-        return found
+        comparison = summary(self._standing(wanted), broken, teachers, self.plan)
+        write_whole(self.output / SUMMARY, (json.dumps(comparison, indent=1) + "\n").encode())
+        write_whole(self.output / TABLES, bench_tables(comparison).encode())
+        write_whole(self.output / PAGE, bench_page(comparison).encode())
+        return comparison

@@ -1,4 +1,4 @@
-"""What the students of one task share: rows, a teacher that was chosen fairly, and one store of its signals."""
+"""What the students of one task share: rows, the teacher that is best on validation rows, and a store of signals."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from gradistill.store.fingerprint import of_model
 logger = logging.getLogger(__name__)
 
 ROWS_DRAWN_BY = 0
-"""The seed of every subset: all students of a task read the same rows."""
+"""The seed of every subset, so that all students of a task read the same rows."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A task's rows as its students read them: a folder, how to read it, how many, and a hash of them."""
+    """The rows of a task for its students: where and how to read them, their numbers by split, and a hash."""
 
     choice: DataChoice
     task: Task
@@ -48,26 +48,26 @@ class Rows:
 
     @property
     def options(self) -> list[str]:
-        """Of a command that reads them."""
+        """The command-line options that read these rows."""
         return self.choice.options()
 
 
 @dataclass(frozen=True)
 class TaughtTask:
-    """A task with its teacher. ``tried`` holds the selecting metric of each that was fine-tuned, by learning rate."""
+    """A task with its teacher. ``tried`` has the selecting metric of each fine-tuned teacher, by learning rate."""
 
     rows: Rows
     teacher: str
     fingerprint: str
     tried: Mapping[str, float]
     max_length: int = DEFAULT_LENGTH
-    """At which the teacher's texts are cut, and its students' where a recipe sets no length."""
+    """Tokens at which texts are cut for the teacher, and for students whose recipe sets no length."""
 
 
 def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
-    """The rows of a task, drawn once if the plan wants fewer than there are, written below ``output``."""
+    """Write the rows of a task below ``output``, or a sample of them if the plan limits their number."""
     task = plan.tasks[name]
-    assert task.data is not None  # read_plan has settled it
+    assert task.data is not None  # read_plan has set it
     splits = with_positive(read_splits(task.choice), task.positive, [task.teacher] if task.teacher else [])
     refuse_words(splits.task, "gradistill bench")
     limits = {
@@ -85,15 +85,15 @@ def prepared_rows(plan: BenchPlan, name: str, output: Path) -> Rows:
         str(folder), task.task, "label", columns, kind=kind,
         label_map=task.label_map, positive=splits.task.positive_label,
     )  # fmt: skip
-    # A known task's own class is no setting: benches of earlier versions go on.
+    # The positive class of a known task is not part of the hash, so benches of earlier versions resume.
     usual = splits.task.name in TASKS and TASKS[splits.task.name].positive_label == choice.positive
     about = {
         "positive": None if usual else choice.positive,
         "label_map": task.label_map and dict(task.label_map),
     }
     about = {name: value for name, value in about.items() if value is not None}
-    found = digest({**{split: rows.to_dict() for split, rows in kept.items()}, **about})
-    return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, found)
+    fingerprint = digest({**{split: rows.to_dict() for split, rows in kept.items()}, **about})
+    return Rows(choice, splits.task, {split: len(rows) for split, rows in kept.items()}, fingerprint)
 
 
 def _drawn(rows: Dataset, limit: int | None) -> Dataset:
@@ -103,7 +103,7 @@ def _drawn(rows: Dataset, limit: int | None) -> Dataset:
 
 
 def _written(rows: Dataset, splits: Splits, file: Path) -> None:
-    """With labels by name: numbers would have to be guessed at again."""
+    """Write rows as Parquet, with labels by name: numbers would need inference again."""
     labels = splits.task.labels
     content = {name: rows[name][:] for name in splits.task.text_columns}
     if splits.task.multi_label and labels:
@@ -119,24 +119,25 @@ def _written(rows: Dataset, splits: Splits, file: Path) -> None:
 
 
 def teacher_runs(plan: BenchPlan, name: str, output: Path) -> dict[str, tuple[Path, Recipe]]:
-    """The fine-tunings that a teacher is chosen from: folder and recipe by learning rate; none where one is given."""
+    """The fine-tuning runs among which the teacher is chosen: folder and recipe, by learning rate. Empty if a teacher
+    is given."""
     task = plan.tasks[name]
     if task.teacher is not None:
         return {}
     limit = [f"training.max_train_rows={plan.teacher.train_rows}"] if plan.teacher.train_rows else []
-    found = {}
+    runs = {}
     for rate in task.learning_rates or plan.teacher.learning_rates:
         changes = (*limit, *plan.teacher.set, *task.teacher_set, f"training.learning_rate={rate}")
         recipe = load_recipe("finetune", task=task.task, changes=changes, authors_settings=False)
-        found[f"{rate:g}"] = output / name / "teachers" / f"{rate:g}", recipe
-    return found
+        runs[f"{rate:g}"] = output / name / "teachers" / f"{rate:g}", recipe
+    return runs
 
 
 def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> list[Command]:
-    """Those of them that are not there yet. They train on the whole task, not on the students' subset.
+    """The commands that fine-tune the missing teachers of a task, on all of its training rows.
 
-    What a teacher is made from besides its recipe stands beside it: one of another model or other data, or of data that
-    were read otherwise, is trained anew.
+    A file next to a teacher's folder records its model, its data and how they were read. A teacher with another record
+    is trained again.
     """
     runs, task = teacher_runs(plan, name, output), plan.tasks[name]
     if not runs:
@@ -151,19 +152,21 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     }
     for rate, (folder, recipe) in runs.items():
         mark = beside(folder, ".json")
-        # What earlier versions did not write down counts as unchanged.
+        # Entries that earlier versions did not record count as unchanged.
         known = {**made_from, **(read_object(mark) if mark.is_file() else {})}
-        stands = finished_run(folder, recipe)
-        if stands and known != made_from:
+        finished = finished_run(folder, recipe)
+        if finished and known != made_from:
             logger.info(
                 f"{name}: the teacher {folder} was made from another model or other data, or read them otherwise: "
                 "it is made again"
             )
             discard(folder)
-            stands = False
+            finished = False
         mark.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(mark, json.dumps(made_from).encode())  # not before: the old teacher is not made from this
-        if not stands:
+        write_whole(
+            mark, json.dumps(made_from).encode()
+        )  # after the old teacher is gone: it has another record
+        if not finished:
             file = written_recipe(recipe, beside(folder, ".yaml"))
             arguments = [
                 "finetune", "--model", plan.teacher.model, *read.options(), "--recipe", str(file),
@@ -176,7 +179,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
 
 
 def task_with_best_teacher(plan: BenchPlan, name: str, output: Path, rows: Rows) -> TaughtTask:
-    """The task with its best teacher. Raises TrainingError where none could be trained."""
+    """The task with its best teacher. Raises TrainingError if none could be trained."""
     given = plan.tasks[name].teacher
     tried: dict[str, float] = {}
     folders: dict[str, Path] = {}
@@ -195,9 +198,10 @@ def task_with_best_teacher(plan: BenchPlan, name: str, output: Path, rows: Rows)
 
 
 def store_of(task: TaughtTask, cells: Sequence[Cell], folder: Path) -> str:
-    """One store for all of these cells, which read the same texts (``by_texts``); ``auto`` where none can be written.
+    """The folder of one store for all of these cells, which read the same texts (``by_texts``); ``auto`` if none can be
+    written.
 
-    A cell that cannot learn from this teacher plays no part in it, and its own run reports why.
+    A cell that does not fit this teacher is ignored here, and its own run reports the reason.
     """
     needing = {digest(c.recipe.as_dict()): c.recipe for c in cells if c.recipe.needs_teacher}
     if not needing:
@@ -223,12 +227,12 @@ def store_of(task: TaughtTask, cells: Sequence[Cell], folder: Path) -> str:
             delete(folder)
             return str(write())
     except GradistillError as error:
-        logger.info(f"{cells[0].task}: every student keeps a store of its own: {error}")
+        logger.info(f"{cells[0].task}: every student has its own store: {error}")
         return "auto"
 
 
 def beside(folder: Path, ending: str) -> Path:
-    """The file next to a run's folder. ``with_suffix`` would give 0.0001 and 0.0002 the same."""
+    """The file next to a run's folder. ``with_suffix`` would give 0.0001 and 0.0002 the same file."""
     return folder.with_name(f"{folder.name}{ending}")
 
 
@@ -239,8 +243,8 @@ def written_recipe(recipe: Recipe, file: Path) -> Path:
 
 
 def variant_of(cell: Cell) -> str:
-    """What a cell's texts depend on, as a name: the length at which they are cut, how many copies a row has, and where
-    rows are drawn, how many and by which seed."""
+    """A name for the texts that a cell reads: the length and windows, the copies of a row, and for a sample of rows
+    their number and seed."""
     training = cell.recipe.training
     parts = [str(training.max_length)]
     if training.windows is not None:
@@ -253,15 +257,15 @@ def variant_of(cell: Cell) -> str:
 
 
 def by_texts(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    """Cells by the texts that they read: a store serves those of one cut, with the same copies."""
-    found: dict[str, list[Cell]] = {}
+    """Cells by the texts that they read (``variant_of``). Cells with the same texts share a store."""
+    cells_by_texts: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(variant_of(cell), []).append(cell)
-    return found
+        cells_by_texts.setdefault(variant_of(cell), []).append(cell)
+    return cells_by_texts
 
 
 def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, TaughtTask]) -> list[Cell]:
-    """Cells whose recipes hold the length at which they cut texts: the teacher's, where they had none."""
+    """The cells with a text length in their recipes: the teacher's length if they had none."""
     return [
         replace(
             cell,

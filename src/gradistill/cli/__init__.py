@@ -1,4 +1,4 @@
-"""The command line: parse, call a job, print. Errors of ours end with exit code 2 and one message."""
+"""The command line: parse, call a command, print. Errors of this package end with exit code 2 and one message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gradistill.printing import guard_terminal, write
 
 _INTERRUPTED = 130
 _GO_ON = frozenset({"finetune", "pretrain", "distill", "signals", "tune", "bench", "run", "predict"})
-"""The commands that keep what they have when they are stopped."""
+"""The commands that resume after a stop."""
 
 
 def main() -> None:
@@ -41,13 +41,13 @@ def main() -> None:
             _refuse(str(what))
         reason = reason_of_the_disk(error)
         if reason is None:
-            guard_terminal()  # typer puts a hook for tracebacks of its own in the place of ours
+            guard_terminal()  # typer has replaced our hook for tracebacks
             raise
         name = getattr(error, "filename", None)
         what = GradistillError(
             f"the disk refused {name or 'a file'}: {reason}",
-            expected="room on the disk, and leave to write",
-            remedy="see to it and give the same command again: what was whole stands",
+            expected="free space on the disk, and permission to write",
+            remedy="free space or change permissions, then give the same command again: complete files are kept",
         )
         _refuse(str(what))
     finally:
@@ -67,20 +67,20 @@ def _refuse(error: str) -> NoReturn:
 
 
 def _refuse_usage(error: Any, message: Callable[[], str]) -> NoReturn:
-    """A command line that typer cannot read, without its frame: an option's value is shown as text."""
-    if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
+    """Print typer's error about a command line as plain text, without a frame, and exit."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # this one has already printed the help
         place = error.ctx.command_path if getattr(error, "ctx", None) else "gradistill"
         write(f"error: {message()}\n{REMEDY}see {place} --help{_first_steps(place)}", error=True)
     sys.exit(error.exit_code)
 
 
 def _first_steps(place: str) -> str:
-    """Where somebody has data and no teacher: how to begin."""
+    """A hint to begin with ``gradistill init``, for ``distill`` without a teacher; otherwise blank."""
     if not place.endswith(" distill") or any(part.startswith("--teacher") for part in sys.argv):
         return ""
     return (
         ", or begin with your file alone: gradistill init FILE proposes teacher, student and settings, and gradistill "
-        "run carries them through"
+        "run trains them"
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands. Heavy imports wait until a command runs, so that --help is quick."""
+"""The commands. Large libraries are imported when a command runs, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -120,15 +120,18 @@ def distill(
 @with_option_groups
 def demo(
     log: LogOptions,
-    output: Annotated[Path, output_option("Where teacher, students and corpus go.")] = Path("runs/demo"),
+    output: Annotated[Path, output_option("The folder for teacher, students and corpus.")] = Path(
+        "runs/demo"
+    ),
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of corpus, training and bootstrap.")
+        int,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed of corpus, training and bootstrap."),
     ] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A tenth of the data: shows the way, not the result.")
+        bool, typer.Option("--quick", help="A tenth of the data: shows the steps, not the result.")
     ] = False,
 ) -> None:
-    """Teacher, two students and a shortcut, on a corpus of our own; no network, no data of yours."""
+    """Train a teacher and two students on a generated corpus with a shortcut; needs no network and no data."""
     log.set_up()
     from gradistill.demo.run_demo import demo as demonstrated
 
@@ -137,9 +140,9 @@ def demo(
 
 @subcommand()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="Show all about this one.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the details of this method.")] = None,
 ) -> None:
-    """The methods there are and what a step of each costs; of one also its objectives, signals and source."""
+    """List the methods and the cost of a step of each; or show one with its objectives, signals and source."""
     from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD
     from gradistill.recipe.catalogue import catalogue, entry_of, measured_costs
     from gradistill.report.terminal import results_table
@@ -147,8 +150,8 @@ def methods(
     if name is None:
         rows = [{"method": e.method, "step": e.cost, "what it does": e.summary} for e in catalogue()]
         show(results_table(rows))
-        write(f"Default: {DEFAULT_METHOD} or {OUTPUTS_METHOD}, by the teacher.")
-        write("All about one: gradistill methods NAME")
+        write(f"Default, by teacher: {DEFAULT_METHOD} or {OUTPUTS_METHOD}.")
+        write("Details of a method: gradistill methods NAME")
     else:
         entry = entry_of(name)
         parts = {
@@ -167,7 +170,7 @@ def methods(
 
 @subcommand()
 def tasks() -> None:
-    """The tasks that are known by name."""
+    """List the tasks that are known by name."""
     from gradistill.data import TASKS
     from gradistill.report.terminal import results_table
 
@@ -188,5 +191,5 @@ def tasks() -> None:
 def _report(metrics: dict[str, Any], output: Path, log: PrintOptions) -> None:
     from gradistill.report.run_summary import run_table
 
-    if metrics:  # of several processes the first one has them
+    if metrics:  # only the first process has metrics
         log.report(run_table(metrics), f"written to {output}", metrics)

@@ -22,17 +22,17 @@ from gradistill.cli.options import (
     teachers_of,
 )
 
-if TYPE_CHECKING:  # what is loaded when the command runs
+if TYPE_CHECKING:  # imported only when the command runs
     from gradistill.commands.audit import AuditChoice
 
 
 NAMED = "folder (PyTorch or ONNX), hub id, or python:module:function"
-"""How a model of an audit is named."""
+"""The forms in which a model of an audit is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditedTeacher:
-    """The teacher, and how it reads the texts."""
+    """The teacher, and the prompt around its texts."""
 
     teacher: Annotated[
         list[str],
@@ -43,7 +43,7 @@ class AuditedTeacher:
     teacher_template: TeacherTemplate = None
 
     def choice(self) -> Any:
-        """The teacher. Raises RecipeError for a prompt of what reads none."""
+        """The teacher. Raises RecipeError for a prompt with a teacher that cannot get one."""
         return reference_of(self.teacher, self.teacher_template)
 
 
@@ -51,7 +51,7 @@ class AuditedTeacher:
 class AuditFolder:
     """Where an audit is written and sent."""
 
-    output: Annotated[Path, output_option("Where audit.html, audit.json and audit.md go.")]
+    output: Annotated[Path, output_option("The folder for audit.html, audit.json and audit.md.")]
     overwrite: Overwrite = False
     report_to: Annotated[
         list[str] | None,
@@ -64,10 +64,10 @@ class AuditFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions(LoadingOptions):
-    """What an audit looks at. Fields that ``AuditChoice`` has too are handed on under their names."""
+    """The settings of an audit. Fields that ``AuditChoice`` also has are passed on under the same name."""
 
     split: Annotated[
-        str, typer.Option("--split", help="The split to look at: one that neither was fitted to.")
+        str, typer.Option("--split", help="The split to audit: one that no model was fitted to.")
     ] = "validation"
     attribution: Annotated[
         str,
@@ -77,7 +77,7 @@ class AuditOptions(LoadingOptions):
         ),
     ] = "gradient_x_input"
     steps: Annotated[
-        str | None, typer.Option("--steps", help="Of Integrated Gradients: a number (50), or auto.")
+        str | None, typer.Option("--steps", help="Steps of Integrated Gradients: a number (50), or auto.")
     ] = None
     baseline: Annotated[
         str | None,
@@ -87,7 +87,7 @@ class AuditOptions(LoadingOptions):
         ),
     ] = None
     max_rows: Annotated[
-        int | None, typer.Option("--max-rows", min=1, help="Look at so many rows, drawn by the seed.")
+        int | None, typer.Option("--max-rows", min=1, help="Audit at most this many rows, drawn by the seed.")
     ] = None
     rationale: Annotated[
         str | None, typer.Option("--rationale", help="A column of \\[start, end] spans that people marked.")
@@ -96,7 +96,7 @@ class AuditOptions(LoadingOptions):
         str, typer.Option("--rationale-units", help="What the spans count: characters or words.")
     ] = "characters"
     challenge: Annotated[
-        str | None, typer.Option("--challenge", help="A split to measure the agreement on as well.")
+        str | None, typer.Option("--challenge", help="A further split on which agreement is measured.")
     ] = None
     watch: Annotated[
         str | None,
@@ -106,7 +106,9 @@ class AuditOptions(LoadingOptions):
     ] = None
     slices: Annotated[
         list[str] | None,
-        typer.Option("--slice", help="A column whose values are looked at one by one; may be repeated."),
+        typer.Option(
+            "--slice", help="A column: figures are also measured for each of its values; may be repeated."
+        ),
     ] = None
     reason: Annotated[
         str | None, typer.Option("--reason", help="Why the model changes, for the report: a sentence or two.")
@@ -115,7 +117,8 @@ class AuditOptions(LoadingOptions):
         str | None,
         typer.Option(
             "--fail-under",
-            help="Exit 1 below any of these: label_loyalty=0.95,cosine=0.8. The verdict's own limits leave it at 0.",
+            help="Exit with code 1 if a figure is below its limit: label_loyalty=0.95,cosine=0.8. The verdict does "
+            "not change the code.",
         ),
     ] = None
     faithfulness_rows: Annotated[
@@ -129,7 +132,7 @@ class AuditOptions(LoadingOptions):
         typer.Option(
             "--beam",
             min=1,
-            help="Width of the search for the limits of faithfulness: wider is nearer to them.",
+            help="Beam width of the search for the limits of faithfulness; a wider one is more exact.",
         ),
     ] = 2
     map_checks: Annotated[
@@ -171,7 +174,8 @@ class AuditOptions(LoadingOptions):
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", help=f"A second teacher, of another seed, to compare students with: {NAMED}."
+            "--reference",
+            help=f"A second teacher, trained with another seed, to compare students with: {NAMED}.",
         ),
     ] = None
     costs: Annotated[
@@ -189,7 +193,7 @@ class AuditOptions(LoadingOptions):
     max_length: Annotated[
         int | None,
         typer.Option(
-            "--max-length", min=3, help="Tokens of a text at most (default: as the teacher was trained)."
+            "--max-length", min=3, help="Most tokens of a text (default: as the teacher was trained)."
         ),
     ] = None
     seed: Annotated[
@@ -198,12 +202,12 @@ class AuditOptions(LoadingOptions):
             "--seed",
             min=0,
             max=2**32 - 1,
-            help="Of drawn rows, perturbations, drawn attributions and bootstrap.",
+            help="Random seed of rows, perturbations, sampled attributions and bootstrap.",
         ),
     ] = 0
 
     def choice(self) -> AuditChoice:
-        """What ``commands.audit`` takes. Raises RecipeError for values that cannot be."""
+        """The settings for ``commands.audit``. Raises RecipeError for invalid values."""
         from gradistill.auditing.methods import draws_by_seed, method
         from gradistill.commands.audit import AuditChoice
 
@@ -214,10 +218,10 @@ class AuditOptions(LoadingOptions):
         if draws_by_seed(self.attribution):
             options["seed"] = self.seed
         given = asdict(self)
-        taken_apart = (
+        not_passed_on = (
             "attribution", "steps", "baseline", "watch", "fail_under", "slices", "teacher_dtype", "device_map",
         )  # fmt: skip
-        for name in taken_apart:
+        for name in not_passed_on:
             del given[name]
         given["reference"] = None if self.reference is None else resolved(self.reference)
         return AuditChoice(
@@ -247,17 +251,19 @@ def audit(
     check_trackers(trackers)
     choice = options.choice()
     models = [resolved(name) for name in student]
-    found = audited(
+    figures = audited(
         teacher.choice(), models, data.choice(), folder.output, choice, overwrite=folder.overwrite
     )
-    found.send_to(*trackers)
+    figures.send_to(*trackers)
     sent = f"; sent to {', '.join(trackers)}" if trackers else ""
-    log.report(audit_view(found), f"written to {folder.output}: open {found.page} in a browser{sent}", found)
+    log.report(
+        audit_view(figures), f"written to {folder.output}: open {figures.page} in a browser{sent}", figures
+    )
 
 
 def reference_of(names: list[str], template: str | None) -> Any:
-    """The model, or the list of several, that others are compared with. Raises RecipeError for a prompt of what reads
-    none."""
+    """The model or the models that others are compared with, with their prompt. Raises RecipeError for a prompt with a
+    model that cannot get one."""
     from gradistill.commands.teacher_prompt import prompted
 
     return prompted(teachers_of(names), prompt_of(template))
@@ -278,10 +284,10 @@ def words_of(given: str | None) -> tuple[str, ...]:
 
 
 def parse_fail_under(given: str | None) -> dict[str, float]:
-    """``figure=number`` pairs with commas between. Raises RecipeError for anything else."""
+    """Parse ``figure=number`` pairs with commas between. Raises RecipeError for anything else."""
     from gradistill.errors import RecipeError
 
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for pair in words_of(given):
         name, _, value = (part.strip() for part in pair.partition("="))
         try:
@@ -294,5 +300,5 @@ def parse_fail_under(given: str | None) -> dict[str, float]:
                 expected="figure=number, the number finite",
                 remedy="write --fail-under label_loyalty=0.95",
             )
-        found[name] = number
-    return found
+        limits[name] = number
+    return limits

@@ -13,7 +13,7 @@ from gradistill.cli.options import DATA, LogOptions, Overwrite, TableOptions, ou
 NearTeacher = Annotated[
     str | None,
     typer.Option(
-        "--teacher", help="Whose token embedding decides which words are near; else none is replaced."
+        "--teacher", help="The model whose embeddings define near words (default: no word is replaced)."
     ),
 ]
 
@@ -31,18 +31,18 @@ class CopyOptions:
 
     output: Annotated[Path, output_option("A folder for unlabelled.jsonl and augment.json.")]
     times: Annotated[int, typer.Option("--times", min=1, help="Copies of each row.")] = 10
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of all draws.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed of all draws.")] = 0
     overwrite: Overwrite = False
 
 
 def augment(data: CopiedData, copies: CopyOptions, log: LogOptions, teacher: NearTeacher = None) -> None:
-    """Write changed copies of training rows, without labels: distill --unlabelled learns from them."""
+    """Write changed copies of training rows, without labels, for distill --unlabelled."""
     log.set_up()
     from gradistill.commands.augment import ROWS
     from gradistill.commands.augment import augment as augmented
 
-    found = augmented(
+    report = augmented(
         data.choice(), copies.output,
         teacher=teacher, times=copies.times, seed=copies.seed, overwrite=copies.overwrite,
     )  # fmt: skip
-    write_result(f"{found['rows']:,} rows without labels written to {copies.output / ROWS}")
+    write_result(f"{report['rows']:,} rows without labels written to {copies.output / ROWS}")

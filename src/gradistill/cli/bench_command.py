@@ -21,7 +21,7 @@ class LauncherOptions:
         typer.Option(
             "--jobs",
             min=1,
-            help="Students at once (default: by cores; 1 with an accelerator; 100 under Slurm).",
+            help="Students trained at once (default: by cores; 1 with an accelerator; 100 under Slurm).",
         ),
     ] = None
     launcher: Annotated[
@@ -37,7 +37,7 @@ class LauncherOptions:
     ] = None
 
     def cluster(self, folder: Path) -> Any:
-        """The cluster, with its files in ``folder``; None for this machine. Raises RecipeError."""
+        """The cluster, with its files in ``folder``; None for this machine. Raises RecipeError for invalid options."""
         from gradistill.errors import RecipeError
 
         one_of("--launcher", self.launcher, ("local", "slurm"))
@@ -67,15 +67,15 @@ def bench(
     file: Annotated[
         Path | None, typer.Argument(help="A bench in YAML: tasks, methods, seeds, layers.")
     ] = None,
-    output: Annotated[Path, output_option("Where runs, results.jsonl, bench.md and bench.html go.")] = Path(
-        "runs/bench"
-    ),
+    output: Annotated[
+        Path, output_option("The folder for runs, results.jsonl, bench.md, bench.html.")
+    ] = Path("runs/bench"),
     suite: Annotated[
         str | None, typer.Option("--suite", help="A shipped bench instead of a file: glue.")
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="A folder with a folder for each task.")] = None,
 ) -> None:
-    """Compare methods on tasks over seeds; the same command goes on with what is not done."""
+    """Compare methods on tasks over seeds; the same command resumes after a stop."""
     log.set_up()
     from gradistill.bench.runner import JOBS, PAGE
     from gradistill.bench.runner import bench as benched
@@ -83,12 +83,12 @@ def bench(
     from gradistill.report.terminal import results_table
 
     cluster = launching.cluster(output / JOBS)
-    found = benched(_plan(file, suite, data), output, at_once=launching.jobs, cluster=cluster)
-    if rows := bench_rows(found):
-        show(results_table(rows, title=found["title"] or "bench"))
+    results = benched(_plan(file, suite, data), output, at_once=launching.jobs, cluster=cluster)
+    if rows := bench_rows(results):
+        show(results_table(rows, title=results["title"] or "bench"))
     write_result(f"written to {output}: open {output / PAGE} in a browser")
-    if found["failed"]:
-        write_result(f"{len(found['failed'])} students failed; the same command tries them again")
+    if results["failed"]:
+        write_result(f"{len(results['failed'])} students failed; the same command tries them again")
         raise typer.Exit(1)
 
 

@@ -1,7 +1,7 @@
-"""How OpenMP waits, by the load that there is: settled before torch is imported, which reads these variables once.
+"""Set how OpenMP threads wait, by the load of the machine, before torch is imported and reads these variables once.
 
-Threads of OpenMP spin while they wait for each other. On a quiet machine that is the fastest way. Beside other
-processes a spinning thread takes the core from the one that it waits for, and a step takes a multiple of its time.
+OpenMP threads spin while they wait for each other. On an idle machine that is fastest. With other processes running, a
+spinning thread takes the core from the thread that it waits for, and a step takes several times as long.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 WAITING, THREADS = "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
 OWN_WAITING = (WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables by which a user settles how threads wait."""
+"""Variables with which a user sets how threads wait."""
 SAMPLE = 0.15
-"""Seconds over which the load is looked at."""
+"""Seconds over which the load is measured."""
 
 
 def settle_openmp() -> None:
-    """Set the variables of OpenMP for this process, and log what was set. Without effect once torch is imported."""
+    """Set the variables of OpenMP for this process, and log them. It has no effect once torch is imported."""
     if "torch" in sys.modules:
         return
     busy, cores = busy_cores()
@@ -36,7 +36,7 @@ def settle_openmp() -> None:
 
 
 def openmp_settings(variables: Mapping[str, str], busy: float, cores: int) -> dict[str, str]:
-    """What to set beside ``busy`` of so many ``cores``. What the user has set about waiting stays.
+    """The variables to set if ``busy`` of the ``cores`` are busy. A user's own settings of waiting are kept.
 
     Example: ``openmp_settings({}, 1.0, 2) == {"OMP_WAIT_POLICY": "PASSIVE"}``
     """
@@ -47,9 +47,9 @@ def openmp_settings(variables: Mapping[str, str], busy: float, cores: int) -> di
 
 
 def busy_cores() -> tuple[float, int]:
-    """How many of the cores that this process may use others keep busy, and how many there are.
+    """The number of this process's cores that other processes keep busy, and the number of its cores.
 
-    Processes that run at a lower priority (``nice``) give way and do not count.
+    Processes that run at a lower priority (``nice``) do not count.
     """
     before = core_times()
     sleep(SAMPLE)

@@ -28,7 +28,9 @@ class ExplainOptions:
     ] = "padding"
     max_length: Annotated[
         int | None,
-        typer.Option("--max-length", min=3, help="Tokens read at most (default: as the model was trained)."),
+        typer.Option(
+            "--max-length", min=3, help="Most tokens of a text (default: as the model was trained)."
+        ),
     ] = None
 
 
@@ -46,5 +48,5 @@ def explain(
 
     given: dict[str, Any] = asdict(options)
     one_of("--baseline", options.baseline, IN_ONE_TEXT)
-    found = explained(model, texts, **given)
-    log.report(render(found), None, asdict(found))
+    explanation = explained(model, texts, **given)
+    log.report(render(explanation), None, asdict(explanation))

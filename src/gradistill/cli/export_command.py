@@ -20,7 +20,7 @@ from gradistill.cli.options import (
     output_option,
 )
 
-if TYPE_CHECKING:  # what is loaded when the command runs
+if TYPE_CHECKING:  # imported only when the command runs
     from gradistill.commands.export_choice import ExportChoice
     from gradistill.data import DataChoice
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:  # what is loaded when the command runs
 class ExportFolder:
     """Where an export is written."""
 
-    output: Annotated[Path, output_option("Where onnx/, the tokenizer, the card and export.json go.")]
+    output: Annotated[Path, output_option("The folder for onnx/, tokenizer, card and export.json.")]
     overwrite: Overwrite = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportData(TableOptions):
-    """The rows that an export is checked on; an export without any is possible."""
+    """The rows on which an export is checked. They are optional."""
 
     data: Annotated[str | None, DATA] = None
     positive: Positive = None
     label_map: LabelMap = None
 
     def given(self) -> DataChoice | None:
-        """The data, None without any. Raises RecipeError for options of data that are not named."""
+        """The data choice, or None without data. Raises RecipeError for options of data without ``--data``."""
         from gradistill.errors import RecipeError
 
         if self.data is not None:
@@ -50,7 +50,7 @@ class ExportData(TableOptions):
         if named := [field.name for field in fields(self) if getattr(self, field.name) != field.default]:
             raise RecipeError(
                 f"--{named[0].replace('_', '-')} was given, and no --data",
-                expected="the data that it is about",
+                expected="the data that it applies to",
                 remedy="give --data, or leave it out",
             )
         return None
@@ -58,23 +58,23 @@ class ExportData(TableOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is written and measured. Fields have the names that ``ExportChoice`` has for them."""
+    """What an export writes and measures. Fields have the names of ``ExportChoice``."""
 
     quantize: Annotated[
         str | None,
         typer.Option(
             "--quantize",
-            help="Also write onnx/model_quantized.onnx: int8, or int8-static, whose ranges training texts set.",
+            help="Also write onnx/model_quantized.onnx: int8, or int8-static, calibrated on training texts.",
         ),
     ] = None
-    split: Annotated[str, typer.Option("--split", help="The split to check on.")] = "validation"
+    split: Annotated[str, typer.Option("--split", help="The split to compare models on.")] = "validation"
     max_rows: Annotated[
-        int, typer.Option("--max-rows", min=1, help="Check on so many rows at most, drawn by the seed.")
+        int, typer.Option("--max-rows", min=1, help="Compare on at most this many rows, drawn by the seed.")
     ] = 1000
     max_length: Annotated[
         int | None,
         typer.Option(
-            "--max-length", min=3, help="Tokens of a text at most (default: as the student was trained)."
+            "--max-length", min=3, help="Most tokens of a text (default: as the student was trained)."
         ),
     ] = None
     response_rows: Annotated[
@@ -84,45 +84,50 @@ class ExportOptions:
     least_loyalty: Annotated[
         float,
         typer.Option(
-            "--least-loyalty", help="Label loyalty of INT8 to the student below which layers stay in float."
+            "--least-loyalty",
+            help="Keep layers in float32 until the INT8 model agrees with the student on this share of labels.",
         ),
     ] = 0.98
     fail_under: Annotated[
         str | None,
         typer.Option(
             "--fail-under",
-            help="Exit 1 below any of these: label_loyalty=0.98 (to the student), teacher_response_loyalty=0.8.",
+            help="Exit with code 1 if a figure is below its limit: label_loyalty=0.98 (to the student), "
+            "teacher_response_loyalty=0.8.",
         ),
     ] = None
     trim_vocabulary: Annotated[
         str | None,
         typer.Option(
             "--trim-vocabulary",
-            help="Texts, such as the training data: tokens that do not occur in them go (WordPiece only).",
+            help="Texts, such as the training data: other tokens are removed from the model (WordPiece only).",
         ),
     ] = None
     vocabulary_size: Annotated[
         int | None,
         typer.Option(
-            "--vocabulary-size", min=1, help="With --trim-vocabulary: tokens that stay, frequent ones first."
+            "--vocabulary-size", min=1, help="With --trim-vocabulary: number of tokens to keep, by frequency."
         ),
     ] = None
     embedding_bits: Annotated[
         int,
         typer.Option(
             "--embedding-bits",
-            help="Of embeddings in INT8: 8, or 4, where the 1,000 tokens most frequent in training texts keep 8.",
+            help="Bits of embeddings in INT8: 8; or 4, and 8 for the 1,000 most frequent tokens of training texts.",
         ),
     ] = 8
     timing: Annotated[
         bool, typer.Option("--timing/--no-timing", help="Time the models on the rows, and measure memory.")
     ] = True
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of drawn rows, replaced words and bootstrap.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**32 - 1, help="Random seed of rows, replaced words and bootstrap."
+        ),
     ] = 0
 
     def choice(self) -> ExportChoice:
-        """What ``commands.export`` takes. Raises RecipeError for values that cannot be."""
+        """The settings for ``commands.export``. Raises RecipeError for invalid values."""
         from gradistill.commands.export_choice import ExportChoice
 
         given = asdict(self)
@@ -131,7 +136,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedTeacher:
-    """A model that the results are compared with, too."""
+    """A further model to compare with."""
 
     teacher: Annotated[
         list[str] | None,
@@ -140,7 +145,7 @@ class ComparedTeacher:
     teacher_template: TeacherTemplate = None
 
     def choice(self) -> Any:
-        """The teacher, None without one. Raises RecipeError for a prompt of none."""
+        """The teacher, or None. Raises RecipeError for a prompt without a teacher."""
         from gradistill.errors import RecipeError
 
         if self.teacher:
@@ -160,13 +165,13 @@ def export(
     log: PrintOptions,
     compared: ComparedTeacher,
 ) -> None:
-    """Write a student as an ONNX model, checked against what it was made from."""
+    """Write a student as an ONNX model, checked against the PyTorch model."""
     log.set_up()
     from gradistill.commands.export import export_model
     from gradistill.report.export_tables import export_view
 
-    found = export_model(
+    record = export_model(
         student, folder.output, options.choice(),
         data=data.given(), teacher=compared.choice(), overwrite=folder.overwrite,
     )  # fmt: skip
-    log.report(export_view(found), f"written to {folder.output}: its README.md shows how to run it", found)
+    log.report(export_view(record), f"written to {folder.output}: its README.md shows how to run it", record)

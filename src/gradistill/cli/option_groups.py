@@ -1,7 +1,7 @@
 """Dataclasses as groups of options: a command takes one parameter a group, and Typer sees one a field.
 
-Typer reads the signature of a function and knows no groups, so several commands would each repeat twenty parameters.
-``with_option_groups`` gives it a signature in which the fields stand in the place of their group.
+Typer reads the signature of a function and has no groups, so several commands would each repeat twenty parameters.
+``with_option_groups`` gives the command a signature with the fields of each group instead of the group.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, get_type_hints
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as Typer needs it: each parameter that is a dataclass is replaced by the fields of that dataclass.
+    """The command for Typer, with each parameter that is a dataclass replaced by the fields of that dataclass.
 
     Required options come first, as ``--help`` lists them. A field is annotated as a parameter of a Typer command is:
     ``name: Annotated[str, typer.Option(…)] = default``.
-    Raises ValueError where two groups of one command have a field of the same name.
+    Raises ValueError if two groups of one command have a field of the same name.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}

@@ -1,4 +1,4 @@
-"""Options that several commands share, in groups, and what each group is turned into."""
+"""Groups of options that several commands share, and their conversion into arguments of commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradistill.cli.cpu_load import settle_openmp
 from gradistill.commands.defaults import DEFAULT_METHOD, OUTPUTS_METHOD, TOKEN_METHOD
 from gradistill.printing import LOGGER, show, write
 
-if TYPE_CHECKING:  # what is loaded when a command runs
+if TYPE_CHECKING:  # imported only when a command runs
     from rich.console import RenderableType
 
     from gradistill.commands.signal_stores import StoreChoice
@@ -39,11 +39,12 @@ RECIPE_FIELDS = {
     "student_size": "student.size",
     "teacher_template": "teacher.template",
 }
-"""The field of a recipe that an option sets."""
+"""The field of a recipe that each option sets."""
 
 
 def output_option(help: str, *, metavar: str = "FOLDER") -> Any:
-    """``--output``. An empty one, as of a shell variable that is not set, would be the current folder."""
+    """The option ``--output``. An empty value, such as an unset shell variable, is refused: it would mean the current
+    folder."""
 
     def folder(given: str | Path) -> Path:
         if not str(given).strip() or given == "":
@@ -77,19 +78,19 @@ class TeacherOptions:
         Path | None,
         typer.Option(
             "--teacher-answers",
-            help="In place of a teacher, a file of its answers: probability_<label> and the texts of each row.",
+            help="Instead of a model, a file of the teacher's answers: probability_<label> and the texts of each row.",
         ),
     ] = None
     validation_answers: Annotated[
         Path | None,
         typer.Option(
-            "--validation-answers", help="Its answers to the validation rows, in a file of their own."
+            "--validation-answers", help="The teacher's answers to the validation rows, in a separate file."
         ),
     ] = None
 
     def choice(self) -> Any:
-        """The teacher. The function that ``python:module:function`` names is imported here and nowhere else: nothing
-        that a file holds may name one. Raises RecipeError for none, and for two."""
+        """The teacher. A function given as ``python:module:function`` is imported here and nowhere else, so that no
+        file can name code to run. Raises RecipeError if none is given, or two."""
         from gradistill.data.teacher_answers import TeacherAnswers
         from gradistill.errors import RecipeError
 
@@ -105,7 +106,7 @@ class TeacherOptions:
             if self.validation_answers is not None:
                 raise RecipeError(
                     "--validation-answers was given, and --teacher answers the validation rows itself.",
-                    expected="it beside --teacher-answers only",
+                    expected="it together with --teacher-answers only",
                     remedy="leave --validation-answers out",
                 )
             return teachers_of(self.teacher)
@@ -117,24 +118,25 @@ TeacherTemplate = Annotated[
     str | None,
     typer.Option(
         "--teacher-template",
-        help="A prompt that the teacher reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
+        help="A prompt around each row for the teacher, text columns in braces: 'Review: {text}\\nIs it good?'",
     ),
 ]
 TextColumns = Annotated[
-    str | None, typer.Option("--text-columns", help="One or two, with a comma between; body.text in objects.")
+    str | None,
+    typer.Option("--text-columns", help="One or two columns, with a comma between; body.text in objects."),
 ]
 Positive = Annotated[
     str | None,
     typer.Option(
         "--positive",
-        help="Of two labels the one that F1 is of (default: the teacher's, or 1 or yes, or the rarer).",
+        help="The positive class for F1, with two labels (default: the teacher's, else 1 or yes, else the rarer).",
     ),
 ]
 LabelMap = Annotated[
     str | None,
     typer.Option(
         "--label-map",
-        help="The teacher's output of each label, where names differ: refund=LABEL_2,login=LABEL_0",
+        help="The teacher's output for each label, if names differ: refund=LABEL_2,login=LABEL_0",
     ),
 ]
 Unlabelled = Annotated[
@@ -145,7 +147,8 @@ Epochs = Annotated[float | None, typer.Option("--epochs", help="Short for --set 
 Windows = Annotated[
     str | None,
     typer.Option(
-        "--windows", help="Read texts longer than max_length in windows: mean or max of them, or off (cut)."
+        "--windows",
+        help="Read texts longer than max_length in windows, pooled by mean or max; or off (cut).",
     ),
 ]
 WindowOverlap = Annotated[
@@ -163,7 +166,9 @@ StudentLayers = Annotated[
 ]
 StudentWidth = Annotated[
     int | None,
-    typer.Option("--student-width", help="A narrower student with random weights to start from."),
+    typer.Option(
+        "--student-width", help="Hidden size of a narrower student, which starts from random weights."
+    ),
 ]
 LayerMap = Annotated[
     str | None, typer.Option("--layer-map", help="uniform, skip, first, last, or a list such as 1,3,6.")
@@ -194,14 +199,14 @@ class RunFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """How the rows of a task are read. Fields have the names that ``DataChoice`` has for them."""
+    """How the rows of a task are read. Fields have the names of ``DataChoice``."""
 
     task: Annotated[
         str | None, typer.Option("--task", help="A known task (gradistill tasks); else inferred.")
     ] = None
     label_column: Annotated[
         str | None,
-        typer.Option("--label-column", help="Where the label is, if not obvious; meta.label in objects."),
+        typer.Option("--label-column", help="The column of labels, if not obvious; meta.label in objects."),
     ] = None
     text_columns: TextColumns = None
     kind: Annotated[
@@ -217,7 +222,9 @@ class TableOptions:
     ] = None
     label_separator: Annotated[
         str | None,
-        typer.Option("--label-separator", help="What stands between several labels of a row in text."),
+        typer.Option(
+            "--label-separator", help="The separator between several labels of a row in one column."
+        ),
     ] = None
     validation_share: Annotated[
         float | None,
@@ -226,7 +233,11 @@ class TableOptions:
         ),
     ] = None
     validation_seed: Annotated[
-        int, typer.Option("--validation-seed", help="Of that draw. Use one for teacher, students and audit.")
+        int,
+        typer.Option(
+            "--validation-seed",
+            help="Random seed of --validation-share. Use the same for teacher, students and audit.",
+        ),
     ] = 0
     skip_incomplete: Annotated[
         bool,
@@ -236,7 +247,7 @@ class TableOptions:
     ] = False
 
     def choice(self) -> DataChoice:
-        """The data that a command names. Raises RecipeError for values that cannot be."""
+        """The data choice of a command. Raises RecipeError for invalid values."""
         from gradistill.data import DataChoice
 
         given = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -256,21 +267,21 @@ class FinetuningData(TableOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherData(FinetuningData):
-    """The rows of a task that there is a teacher of."""
+    """The rows of a task with a teacher."""
 
     label_map: LabelMap = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationData(TeacherData):
-    """The rows that a student learns from."""
+    """The rows that a student is trained on."""
 
     unlabelled: Unlabelled = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreData(TableOptions):
-    """The rows that a store is written for; ``signals show`` and its like need none."""
+    """The rows of a store. ``signals show``, ``list`` and ``delete`` need none."""
 
     data: Annotated[str | None, DATA] = None
     label_map: LabelMap = None
@@ -282,7 +293,7 @@ class RecipeOptions:
     """A recipe and changes of it."""
 
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="A recipe in YAML; names a method or a base.")
+        Path | None, typer.Option("--recipe", help="A recipe in YAML, which names a method or a base.")
     ] = None
     change: Annotated[
         list[str] | None,
@@ -294,7 +305,7 @@ class RecipeOptions:
     ] = None
 
     def load(self, method: str | None, task: str | None = None, changes: Sequence[str] = ()) -> Recipe:
-        """The recipe of the file or the ``method`` for a ``task``; the options come first, ``changes`` last.
+        """The recipe of the file or the ``method`` for a ``task``. Options are applied first, ``changes`` last.
 
         Raises RecipeError for a recipe, a method or a field that does not exist, and for a field that is set twice.
         """
@@ -325,7 +336,7 @@ class RecipeOptions:
 
 
 def _refuse_a_field_twice(changes: Sequence[str]) -> None:
-    """Where the same field is set twice, by ``--set`` or an option that is short for it, one would be ignored."""
+    """Raise RecipeError for a field that is set twice, by ``--set`` or its short option: one would be ignored."""
     from gradistill.errors import RecipeError
 
     keys = [change.partition("=")[0].strip() for change in changes if "=" in change]
@@ -370,7 +381,7 @@ class StudentRecipe(RecipeOptions):
         str | None,
         typer.Option(
             "--student-size",
-            help="A budget, which finds layers, rank and width: 60MB of model.safetensors, or 9.5M parameters.",
+            help="A budget for layers, rank and width: 60MB of model.safetensors, or 9.5M parameters.",
         ),
     ] = None
     layer_map: LayerMap = None
@@ -380,12 +391,12 @@ class StudentRecipe(RecipeOptions):
     augment: Annotated[
         int | None,
         typer.Option(
-            "--augment", help="So many changed copies of each row, which the teacher alone answers."
+            "--augment", help="Number of changed copies of each row. They have the teacher's labels only."
         ),
     ] = None
 
     def load_for(self, teacher: Any, task: str | None, changes: Sequence[str] = ()) -> Recipe:
-        """The recipe of the student; the default one of the teacher, where neither a method nor a file is given."""
+        """The recipe of the student; without a method or a file, the default one for the teacher."""
         if self.method or self.recipe:
             return self.load(self.method, task, changes)
         from gradistill.commands.default_recipe import default_recipe
@@ -402,20 +413,20 @@ class DistillationRecipe(StudentRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class TaughtRecipe(DistillationRecipe):
-    """The recipe of a student, and how its teacher reads the texts."""
+    """The recipe of a student, and the prompt around its teacher's texts."""
 
     teacher_template: TeacherTemplate = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions:
-    """How a large teacher is held."""
+    """How a large teacher is loaded."""
 
     teacher_dtype: Annotated[
         str | None,
         typer.Option(
             "--teacher-dtype",
-            help="Type of the teacher's weights: float32 or bfloat16 (half the memory; no gradients of it).",
+            help="Type of the teacher's weights: float32 or bfloat16 (half the memory; no teacher gradients).",
         ),
     ] = None
     device_map: Annotated[
@@ -427,11 +438,11 @@ class LoadingOptions:
 
     @property
     def held(self) -> dict[str, str | None]:
-        """What was given for each option."""
+        """The given value of each option."""
         return {"--teacher-dtype": self.teacher_dtype, "--device-map": self.device_map}
 
     def loading(self) -> TeacherLoading:
-        """What the commands take. Raises RecipeError for unknown values."""
+        """The loading settings for commands. Raises RecipeError for unknown values."""
         from gradistill.models.teacher_loading import DEVICE_MAPS, TeacherLoading
 
         dtype: Any = one_of("--teacher-dtype", self.teacher_dtype or "float32", ("float32", "bfloat16"))
@@ -440,7 +451,7 @@ class LoadingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalOptions(LoadingOptions):
-    """Where the teacher's signals come from, and how it is held."""
+    """Where the teacher's signals come from, and how the teacher is loaded."""
 
     signals: Signals = "auto"
     encoding: Encoding = None
@@ -456,20 +467,20 @@ class SignalOptions(LoadingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LogOptions:
-    """How much is printed of a command at work; its results always are."""
+    """How much a command prints while it runs. Results are always printed."""
 
     quiet: Annotated[
         bool,
         typer.Option("--quiet", help="Print warnings, errors and results; no progress lines, no bars."),
     ] = False
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print also what helps to find the cause of a problem.")
+        bool, typer.Option("--verbose", help="Also print details that help to find the cause of a problem.")
     ] = False
 
     def set_up(self) -> None:
-        """Have the package log as wished; of the processes that torchrun started the first one alone logs.
+        """Set the log level of the package. Only the first process of torchrun logs.
 
-        How threads wait is settled as well: this is the first that a command does.
+        This is the first call of every command, so it also sets how OpenMP threads wait.
         """
         from gradistill.errors import RecipeError
 
@@ -486,16 +497,16 @@ class LogOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PrintOptions(LogOptions):
-    """Also in which form the result is printed."""
+    """Log options, and the form in which the result is printed."""
 
     as_json: Annotated[
         bool, typer.Option("--json", help="End with the result as one line of JSON, for other programs.")
     ] = False
 
     def report(self, view: RenderableType, line: str | None, result: Mapping[str, Any]) -> None:
-        """The end of a command: tables, a line if there is one, and the result as JSON if that was asked for.
+        """Print the result of a command: tables, a line if there is one, and with ``--json`` the result as JSON.
 
-        Raises typer.Exit with code 1 where a figure is below its limit (``failed``).
+        Raises typer.Exit with code 1 if a figure is below its limit (``failed``).
         """
         show(view)
         if line is not None:
@@ -507,12 +518,12 @@ class PrintOptions(LogOptions):
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that prints, of those that torchrun started."""
+    """Whether this is the first process of torchrun, the only one that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def write_result(text: str, *, fold: bool = True) -> None:
-    """Print a line of the result; of the processes that torchrun started the first one alone does."""
+    """Print a line of the result. Only the first process of torchrun prints."""
     if is_first_process():
         write(text, fold=fold)
 
@@ -537,33 +548,33 @@ def known_verification(given: str) -> Any:
 
 
 def label_pairs(given: str | None) -> dict[str, str] | None:
-    """``label=output`` pairs with commas between, or a JSON object. Raises RecipeError for anything else."""
+    """Parse ``label=output`` pairs with commas between, or a JSON object. Raises RecipeError for anything else."""
     from gradistill.errors import RecipeError
 
     if given is None:
         return None
     if given.lstrip().startswith("{"):
         try:
-            found = {str(key): str(value) for key, value in json.loads(given).items()}
+            output_by_label = {str(key): str(value) for key, value in json.loads(given).items()}
         except ValueError:
-            found = {}
+            output_by_label = {}
     else:
         pairs = [pair.rpartition("=") for pair in given.split(",")]
-        found = {label.strip(): output.strip() for label, _, output in pairs}
-        found = found if len(found) == len(pairs) else {}
-    if not found or not all(found) or not all(found.values()):
+        output_by_label = {label.strip(): output.strip() for label, _, output in pairs}
+        output_by_label = output_by_label if len(output_by_label) == len(pairs) else {}
+    if not output_by_label or not all(output_by_label) or not all(output_by_label.values()):
         raise RecipeError(
             f"--label-map {given!r} does not pair labels with outputs.",
             expected="each label of the data once, with the teacher's output: refund=LABEL_2,login=LABEL_0",
             remedy='correct it; labels with a comma or an = need JSON: \'{"a, b": "LABEL_0"}\'',
         )
-    return found
+    return output_by_label
 
 
 def resolved(name: str) -> Any:
     """The function that ``python:module:function`` names; any other name as it is.
 
-    The module is imported here and nowhere else: nothing that a file holds may name one.
+    The module is imported here and nowhere else, so that no file can name code to run.
     """
     from gradistill.auditing.function_predictor import PREFIX, function_at
 
@@ -571,10 +582,10 @@ def resolved(name: str) -> Any:
 
 
 def teachers_of(names: list[str]) -> Any:
-    """The model, the list of several, or by label those that are named ``LABEL=FOLDER``.
+    """One model, a list of several, or a dictionary by label for names of the form ``LABEL=FOLDER``.
 
-    A path that is there is a path, also with ``=`` in it. Raises RecipeError for a label that is given twice, or to
-    some of them only.
+    A name that is an existing path is never split at ``=``. Raises RecipeError for a label that is given twice, or if
+    only some names have one.
     """
     from gradistill.errors import RecipeError
 
@@ -592,7 +603,7 @@ def teachers_of(names: list[str]) -> Any:
 
 
 def _parted(name: str) -> tuple[str | None, str]:
-    """The label before =, None without one, and the model behind it."""
+    """The label before =, or None without one, and the model after it."""
     label, equals, path = name.partition("=")
     return (label.strip(), path.strip()) if equals and not Path(name).exists() else (None, name)
 
@@ -603,5 +614,5 @@ def prompt_of(given: str | None) -> str | None:
 
 
 def listed(names: str | None) -> tuple[str, ...] | None:
-    """What stands between commas."""
+    """The names between commas."""
     return tuple(name.strip() for name in names.split(",")) if names else None

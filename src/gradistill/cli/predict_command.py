@@ -38,12 +38,14 @@ class PredictedRows:
         str | None,
         typer.Option(
             "--template",
-            help="A prompt that the model reads each row in, text columns in braces: 'Review: {text}\\nIs it good?'",
+            help="A prompt around each row for the model, text columns in braces: 'Review: {text}\\nIs it good?'",
         ),
     ] = None
     max_length: Annotated[
         int | None,
-        typer.Option("--max-length", min=3, help="Tokens read at most (default: as the model was trained)."),
+        typer.Option(
+            "--max-length", min=3, help="Most tokens of a text (default: as the model was trained)."
+        ),
     ] = None
     overwrite: Overwrite = False
 
@@ -55,7 +57,7 @@ def predict(
     rows: PredictedRows,
     log: LogOptions,
 ) -> None:
-    """Predict every row of a file; the same command goes on where it was stopped."""
+    """Predict every row of a file; the same command resumes after a stop."""
     log.set_up()
     from gradistill.commands.predict import PIPE
     from gradistill.commands.predict import predict as predicted
@@ -64,15 +66,15 @@ def predict(
     read: Any = prompted(model, prompt_of(rows.template))
     piped = str(rows.output) == PIPE
     try:
-        found = predicted(
+        counts = predicted(
             read, rows.data, rows.output,
             text_columns=listed(rows.text_columns), max_length=rows.max_length, overwrite=rows.overwrite,
         )  # fmt: skip
-    except BrokenPipeError:  # whoever read stdout has enough, as head has
+    except BrokenPipeError:  # the reader of stdout has closed it, as head does
         close_stdout()
         raise typer.Exit(_PIPE_CLOSED) from None
     if progress_shown() or not piped:
-        write(_throughput(found), error=piped)
+        write(_throughput(counts), error=piped)
     if not piped:
         write(f"written to {rows.output}")
 

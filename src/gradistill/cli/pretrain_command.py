@@ -60,6 +60,6 @@ def pretrain(
         teacher, texts, folder.output, resolved,
         text_columns=listed(text_columns), overwrite=folder.overwrite,
     )  # fmt: skip
-    if metrics:  # of several processes the first one has them
+    if metrics:  # only the first process has metrics
         show(pretraining_table(metrics))
         write_result(f"written to {folder.output}")

@@ -1,4 +1,4 @@
-"""``gradistill init`` and ``gradistill run``: from one's own file to a student."""
+"""``gradistill init`` and ``gradistill run``: from a data file to a student."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gradistill.printing import write
 
 @dataclass(frozen=True, kw_only=True)
 class InitData(TableOptions):
-    """The rows that are looked at; what is named here is not guessed."""
+    """The rows to read. Options that are given are kept, the others are proposed."""
 
     data: Annotated[
         str,
         typer.Argument(
-            help="A file (.csv, .tsv, .json, .jsonl, .parquet), a folder with one a split, or a hub id."
+            help="A file (.csv, .tsv, .json, .jsonl, .parquet), a folder with one file a split, or a hub id."
         ),
     ]
     positive: Positive = None
@@ -34,16 +34,16 @@ def init(
     model: Annotated[
         str | None, typer.Option("--model", help="The model that becomes the teacher (default: minilm-l6).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Look at your file and propose columns, teacher, student and settings in gradistill.yaml."""
+    """Read your file and propose columns, teacher, student and settings in gradistill.yaml."""
     log.set_up()
     from gradistill.commands.init import drafted
 
-    file, found = drafted(data.choice(), output, model=model, force=force)
+    file, proposal = drafted(data.choice(), output, model=model, force=force)
     write(file.read_text(encoding="utf-8").rstrip("\n"), fold=False)
     name = "" if str(file) == PROJECT_FILE else f" {shlex.quote(str(file))}"
-    doubts = f" Not certain: {', '.join(found.doubts)}." if found.doubts else ""
+    doubts = f" Not certain: {', '.join(proposal.doubts)}." if proposal.doubts else ""
     write(f"\nwritten to {file}.{doubts} Read it, change what does not fit, then: gradistill run{name}")
 
 
@@ -53,7 +53,7 @@ def run(
         PROJECT_FILE
     ),
 ) -> None:
-    """Carry gradistill.yaml through: fine-tune, distil, audit, export, one page. Goes on after a stop."""
+    """Run the stages of gradistill.yaml: fine-tune, distil, audit, export, one page. Resumes after a stop."""
     log.set_up()
     from gradistill.commands.run import run as carried_through
     from gradistill.errors import RecipeError
@@ -65,12 +65,12 @@ def run(
             expected="the file that gradistill init writes",
             remedy="gradistill init my_rows.csv, or name another file",
         )
-    found = carried_through(project)
-    log.report(project_view(found), f"written to {found['page']}: open it in a browser", _short(found))
+    result = carried_through(project)
+    log.report(project_view(result), f"written to {result['page']}: open it in a browser", _short(result))
 
 
 def _short(found: dict[str, Any]) -> dict[str, Any]:
-    """What ``--json`` prints: the figures that a pipeline looks at."""
+    """The part of the result that ``--json`` prints: the figures that a pipeline checks."""
     audit, student = found["audit"] or {}, found["student"]
     return {
         "page": found["page"],

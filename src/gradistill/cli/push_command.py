@@ -1,4 +1,4 @@
-"""``gradistill push``: a finished model folder to the Hugging Face hub."""
+"""``gradistill push``: send a finished model folder to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gradistill.printing import confirmed, write
 
 def push(
     folder: Annotated[Path, typer.Argument(help="A run folder, or an export.")],
-    repo: Annotated[str, typer.Argument(help="owner/name on the hub; made if it is not there.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the hub; created if it does not exist.")],
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public (default: private).")
     ] = False,
     license: Annotated[
-        str | None, typer.Option("--license", help="For the card: an id of the hub, such as apache-2.0.")
+        str | None, typer.Option("--license", help="License id for the card, such as apache-2.0.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -33,5 +33,5 @@ def push(
     if not (yes or confirmed(f"Send them to {repo} ({'public' if public else 'private'})?")):
         write("nothing was sent")
         raise typer.Exit(1)
-    found = pushed(folder, repo, private=not public, license=license)
-    write_result(f"sent to {found['url']}")
+    sent = pushed(folder, repo, private=not public, license=license)
+    write_result(f"sent to {sent['url']}")

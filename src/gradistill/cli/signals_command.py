@@ -23,20 +23,21 @@ from gradistill.cli.options import (
 )
 from gradistill.printing import confirmed, show, write
 
-if TYPE_CHECKING:  # what is loaded when a command runs
+if TYPE_CHECKING:  # imported only when a command runs
     from gradistill.data import DataChoice
     from gradistill.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreAction:
-    """What is done with a store that there is."""
+    """An action on an existing store."""
 
     action: Annotated[
         str | None, typer.Argument(help="show, list or delete; without one of them a store is written.")
     ] = None
     folder: Annotated[
-        Path | None, typer.Argument(help="The folder of a store; for list, of stores (default: the cache).")
+        Path | None,
+        typer.Argument(help="The folder of a store; for list, a folder of stores (default: cache)."),
     ] = None
     verify: Verify = "full"
     yes: Annotated[bool, typer.Option("--yes", help="Delete without a question.")] = False
@@ -44,7 +45,7 @@ class StoreAction:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOutput(LoadingOptions):
-    """How a store is written, and where; or the texts, in its place."""
+    """How and where a store is written; or the file of texts that is written instead."""
 
     output: Annotated[
         Path | None,
@@ -56,7 +57,7 @@ class StoreOutput(LoadingOptions):
         Path | None,
         typer.Option(
             "--write-texts",
-            help="Write no store but a .jsonl file of the texts that a teacher must answer (--teacher-answers).",
+            help="Instead of a store, write a .jsonl file of the texts that a teacher must answer (--teacher-answers).",
         ),
     ] = None
     encoding: Encoding = None
@@ -106,7 +107,7 @@ def _write_texts(
     idle |= {"--repair": written.repair or None}
     if given := [name for name, value in idle.items() if value is not None]:
         raise RecipeError(
-            f"{given[0]} was given with --write-texts, which writes texts and asks no teacher",
+            f"{given[0]} was given with --write-texts, which writes texts and needs no teacher",
             expected="--data, --method and settings of the recipe",
             remedy=f"leave {given[0]} out",
         )

@@ -1,6 +1,6 @@
-"""Commands that refuse an option given twice, and more than one process where one alone can work.
+"""Commands that refuse an option given twice, and several processes if they work in one only.
 
-Click takes the last of two options, so the first would be ignored in silence.
+Click takes the last of two options, so the first would be silently ignored.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gradistill.errors import RecipeError
 
 _WRITE_NOTHING = frozenset({"methods", "tasks"})
 _IN_SEVERAL_PROCESSES = frozenset({"finetune", "distill", "pretrain", "signals"})
-"""The commands that torchrun and ``accelerate launch`` share out among processes."""
+"""The commands that work in several processes of torchrun or ``accelerate launch``."""
 
 
 class StrictCommand(TyperCommand):
-    """A command whose options hold one value each, unless they are lists."""
+    """A command whose options take one value each, unless they are lists."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As click has it. Raises BadParameter for an option that is given twice."""
+        """Parse as click does. Raises BadParameter for an option that is given twice."""
         order: Any = self.make_parser(ctx).parse_args(args=list(args))[2]
         single = [
             part for part in order
@@ -36,7 +36,7 @@ class StrictCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """As click has it. Raises RecipeError where several processes would write the same files."""
+        """Run as click does. Raises RecipeError if several processes would write the same files."""
         started = os.environ.get("WORLD_SIZE") or "1"
         if started != "1" and self.name not in _IN_SEVERAL_PROCESSES | _WRITE_NOTHING:
             raise RecipeError(

@@ -1,4 +1,4 @@
-"""``gradistill tune``: search a recipe's own fields for a task."""
+"""``gradistill tune``: search values of a recipe's fields for a task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gradistill.cli.options import (
 from gradistill.commands.defaults import OUTPUTS_METHOD
 from gradistill.printing import show
 
-if TYPE_CHECKING:  # what is loaded when the command runs
+if TYPE_CHECKING:  # imported only when the command runs
     from gradistill.commands.tune import Tuning
     from gradistill.recipe import Recipe
 
@@ -59,7 +59,7 @@ class SearchOptions:
     signals: Signals = "auto"
 
     def tuning(self, teacher: str, recipe: DistillationRecipe, task: str | None) -> Tuning:
-        """The search for a recipe of its student. Raises RecipeError for a field that cannot be searched."""
+        """The search settings for the teacher's student. Raises RecipeError for a field that cannot be searched."""
         from gradistill.commands.default_recipe import DECIDING
         from gradistill.commands.search_space import searched
         from gradistill.commands.tune import Tuning
@@ -83,24 +83,26 @@ class SearchOptions:
 def tune(
     teacher: Teacher,
     data: TeacherData,
-    output: Annotated[Path, output_option("Where tune.db, best.yaml, tune.json and the best student go.")],
+    output: Annotated[
+        Path, output_option("The folder for tune.db, best.yaml, tune.json and the best student.")
+    ],
     recipe: DistillationRecipe,
     options: SearchOptions,
     log: LogOptions,
 ) -> None:
-    """Search a recipe's own fields for a task, on validation only; the same command searches on."""
+    """Search values of a recipe's fields for a task, on validation only; the same command continues."""
     log.set_up()
     from gradistill.commands.signal_stores import StoreChoice
     from gradistill.commands.tune import tune as tuned
 
     tuning = options.tuning(teacher, recipe, data.task)
     choice = data.choice()
-    found = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals))
-    _report(found, output, next_command(teacher, choice, output))
+    report = tuned(teacher, choice, output, tuning, signals=StoreChoice(options.signals))
+    _report(report, output, next_command(teacher, choice, output))
 
 
 def next_command(teacher: str, choice: Any, output: Path) -> str:
-    """The command that trains the best student once more, for a shell."""
+    """The shell command that trains the best student again."""
     from gradistill.commands.tune import BEST
 
     named = ["--teacher", teacher, *choice.options(), "--recipe", str(output / BEST)]
@@ -113,7 +115,7 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
     from gradistill.report.terminal import results_table
 
     if not found["trials"]:
-        return write_result("no trial has ended yet; the same command goes on")
+        return write_result("no trial has ended yet; the same command continues")
     rows = [trial_row(trial, found[TRAINED_ON]) for trial in found["trials"]]
     note = NOTE if found[TRAINED_ON] else ""
     show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early", note=note))
@@ -122,8 +124,8 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
 
 
 def trial_row(trial: Mapping[str, Any], trained: Collection[str] = ()) -> dict[str, Any]:
-    """A line of the table. Fields keep the name of their objective: several have a ``weight``. Loyalties on which
-    trials train have a mark."""
+    """A row of the table. Fields keep the name of their objective, as several have a ``weight``. Loyalties that trials
+    are trained on are marked."""
     from gradistill.auditing.trained_figures import TRAINED_ON, marked_name
 
     figures = {
@@ -142,5 +144,5 @@ def trial_row(trial: Mapping[str, Any], trained: Collection[str] = ()) -> dict[s
 
 
 def _shown(value: Any) -> str:
-    """A learning rate would be lost in three decimals."""
+    """The value with three significant digits: a learning rate would be lost in three decimals."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

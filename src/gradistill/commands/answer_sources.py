@@ -1,4 +1,4 @@
-"""Teachers that read the texts by themselves: a file of answers, a function, a model with another tokenizer."""
+"""Teachers that read raw texts: a file of answers, a function, a model with another tokenizer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from gradistill.models.facts import ModelFacts
 from gradistill.signals import Logits, Signal, WordCopyLogits
 
 ROWS_AT_ONCE = 1000
-"""Rows whose changed copies are in memory together."""
+"""The number of rows whose changed copies are in memory together."""
 
 Values = dict[Signal, dict[int, np.ndarray]]
-"""For each signal, as a store would hold it, an array for each row by its number."""
+"""For each signal, in the layout of a store, one array a row, by row number."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Training rows that a teacher is to answer; ``pool`` holds words that stand in for others in copies of them."""
+    """Training rows that a teacher predicts. ``pool`` holds the words that replace others in copies of the rows."""
 
     rows: Dataset
     task: Task
@@ -42,7 +42,7 @@ class Asked:
         return row_texts(self.rows, self.task)
 
     def copies(self, signal: WordCopyLogits) -> Iterator[tuple[int, tuple[int, int], Copy]]:
-        """The row, the numbers of set and copy, and the copy, for all of a signal's."""
+        """All copies of a signal: the row's number, the numbers of set and copy, and the copy itself."""
         for row, texts in zip(self.numbers, self.texts, strict=True):
             for number in range(signal.sets):
                 for place, copy in enumerate(signal.copies_of(texts, number, self.pool)):
@@ -51,9 +51,9 @@ class Asked:
 
 @runtime_checkable
 class AnswerSource(Protocol):
-    """A teacher that needs nothing of the student: its facts, its signals for training rows, its predictions.
+    """A teacher that does not need the student: its facts, its signals for training rows, its predictions.
 
-    ``predictor`` is None where it cannot be asked anything new. ``notes`` is what ``metrics.json`` holds of it.
+    ``predictor`` is None for a fixed file of answers. ``notes`` go into ``metrics.json``.
     """
 
     @property
@@ -71,7 +71,7 @@ class AnswerSource(Protocol):
     def facts(self, task: Task) -> ModelFacts: ...
 
     def hashes(self) -> dict[str, str]:
-        """What identifies it."""
+        """Hashes that identify the teacher."""
         ...
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
@@ -79,35 +79,35 @@ class AnswerSource(Protocol):
         ...
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions | None:
-        """What it predicts for other rows; None where it has no answers to them."""
+        """The predictions for other rows; None if the teacher has no answers to them."""
         ...
 
 
 def facts_of_outputs(task: Task) -> ModelFacts:
-    """The facts of a teacher of which only outputs are known."""
+    """The facts of a teacher that gives outputs only."""
     return ModelFacts(
         0, 0, task.num_labels, multi_label=task.multi_label, reads_raw_texts=True, outputs_only=True
     )
 
 
 def predicted_values(predictor: Predictor, asked: Asked, signals: Sequence[Signal]) -> Values:
-    """Those of the signals that are outputs for whole texts: of the rows, and of changed copies of them."""
-    found: Values = {}
+    """The output signals (``Logits``, ``WordCopyLogits``) that a predictor computes for the rows and their copies."""
+    values: Values = {}
     for signal in signals:
         if isinstance(signal, WordCopyLogits):
-            found[signal] = {
-                row: array for some in _parts(asked) for row, array in _of_copies(predictor, some, signal)
+            values[signal] = {
+                row: array for part in _parts(asked) for row, array in _of_copies(predictor, part, signal)
             }
         elif isinstance(signal, Logits):
             logits = _logits(predictor, list(map(Copy, asked.texts)))
-            found[signal] = dict(zip(asked.numbers, logits, strict=True))
-    return found
+            values[signal] = dict(zip(asked.numbers, logits, strict=True))
+    return values
 
 
 def _parts(asked: Asked) -> Iterator[Asked]:
     for start in range(0, len(asked.rows), ROWS_AT_ONCE):
-        some = asked.rows.select(range(start, min(start + ROWS_AT_ONCE, len(asked.rows))))
-        yield replace(asked, rows=some)
+        part = asked.rows.select(range(start, min(start + ROWS_AT_ONCE, len(asked.rows))))
+        yield replace(asked, rows=part)
 
 
 def _of_copies(
@@ -118,7 +118,7 @@ def _of_copies(
 
 
 def _logits(predictor: Predictor, copies: Sequence[Copy]) -> Float[np.ndarray, "copy label"]:
-    """In float32. Masks become text for a predictor that knows none."""
+    """The logits in float32. For a predictor that cannot mask, masks become text."""
     read = copies if predictor.can_mask else [Copy(as_texts(copy)) for copy in copies]
     return predictor.logits(read)[0].astype(np.float32)
 

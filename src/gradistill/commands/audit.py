@@ -1,4 +1,4 @@
-"""The audit: does a student decide as its teacher does, and for the same reasons? Figures, examples, a page."""
+"""The audit: does a student decide like its teacher, and for the same reasons? Figures, examples, a page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAGE, FIGURES, TABLE = "audit.html", "audit.json", "audit.md"
 
 
 def _is_audit(output: Path) -> bool:
-    """Whether an earlier version wrote the folder: by its figures, with nothing of others beside them."""
+    """Whether an earlier version wrote the folder: its ``audit.json`` has the keys of an audit."""
     try:
         figures = read_object(output / FIGURES)
     except (OSError, ValueError):
@@ -54,23 +54,23 @@ def audit(
     *,
     overwrite: bool = False,
 ) -> AuditResult:
-    """Compare students with their teacher on data neither was fitted to; returns what ``audit.json`` holds.
+    """Compare students with their teacher on data that neither was fitted to; returns what ``audit.json`` holds.
 
     Parameters:
         ``teacher``: a folder, a hub id, a pair ``(model, tokenizer)``, an ONNX model (folder or file), a function, or a
-            ``PromptedTeacher``; or several:
-            a list, whose probabilities are averaged, or a dictionary with one a label (docs/teachers.md). A function
-            takes a list of texts (or of pairs) and returns probabilities ``(row, label)``, or scores ``(row,)``. Its
-            columns are in the order of its attribute ``labels``, of the teacher's labels, or of the data's.
-        ``students``: one or more, given alike; any classifiers over the same labels. What needs gradients is measured
-            between PyTorch classifiers only, and on words where they read different tokens.
-        ``data``: a ``DataChoice``, or what its ``source`` may be. Of a split without labels, the figures that need
-            them are left out.
+            ``PromptedTeacher``. Several teachers are a list, whose probabilities are averaged, or a dictionary with
+            one a label (docs/teachers.md). A function takes a list of texts (or of pairs) and returns probabilities
+            ``(row, label)``, or scores ``(row,)``. Its columns are in the order of its attribute ``labels``, of the
+            teacher's labels, or of the data's.
+        ``students``: a list of models, each in one of these forms, with the same labels. Figures that need gradients
+            exist for PyTorch classifiers only. With different tokenizers they are measured on words.
+        ``data``: a ``DataChoice``, or what its ``source`` may be. Without labels, the figures that need them are left
+            out.
         ``output``: a folder for ``audit.html``, ``audit.json``, ``audit.md`` and ``examples.jsonl``.
         ``choice``: the split, the attribution method, limits and sizes.
         ``overwrite``: replace an earlier audit in that folder.
 
-    Raises GradistillError for what does not fit together.
+    Raises GradistillError where models and data do not fit together.
 
     Example: ``audit("runs/teacher", ["runs/student"], DataChoice("DATA/mrpc"), "runs/audit")["students"]``
     """
@@ -90,10 +90,10 @@ def audit(
     job = AuditJob.prepared(models, data, choice, start)
     with held(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
-        found = job.measured(draft)
+        figures = job.measured(draft)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
-        (draft / PAGE).write_bytes(audit_page(found, examples).encode("utf-8", "backslashreplace"))
-        (draft / TABLE).write_bytes(audit_table(found).encode("utf-8", "backslashreplace"))
-        (draft / FIGURES).write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (draft / PAGE).write_bytes(audit_page(figures, examples).encode("utf-8", "backslashreplace"))
+        (draft / TABLE).write_bytes(audit_table(figures).encode("utf-8", "backslashreplace"))
+        (draft / FIGURES).write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         put_in_place(draft, output, AUDIT)
-    return AuditResult(found, output, PAGE)
+    return AuditResult(figures, output, PAGE)

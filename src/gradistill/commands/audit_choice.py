@@ -1,4 +1,4 @@
-"""What an audit looks at."""
+"""The settings of an audit."""
 
 from __future__ import annotations
 
@@ -20,24 +20,34 @@ from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading
 
 @dataclass(frozen=True)
 class AuditChoice:
-    """What is looked at. ``rationale`` is a column of spans (``data.marked_spans``), in ``rationale_units``.
+    """What an audit measures, and on which rows.
 
-    ``slices`` are columns of the data: the figures are measured for each of their values too.
+    Fields that end in ``_rows`` are numbers of rows, drawn by ``seed``, for parts that run the models many times a
+    text. 0 leaves a part out.
 
-    Without a ``max_length`` texts are cut at the length that the teacher was trained with (``commands.text_lengths``).
-
-    Some parts run the models many times a text. They look at so many rows, drawn by ``seed``, and 0 leaves a part out:
-    ``faithfulness_rows`` (whose limits a search of width ``beam`` finds), ``perturbed_rows``, ``response_rows``
-    (response loyalty and flips), ``shapley_rows`` (Shapley values, from ``shapley_pairs`` pairs of permutations),
-    ``expected_gradients_rows``, and ``floor_rows`` (the floors of the other figures).
-
-    ``map_checks`` adds infidelity and max-sensitivity of both models' maps, on the rows for faithfulness.
-
-    ``reference`` is a second teacher, trained like the first with another seed: how far it agrees with the first is
-    shown beside the students. ``costs`` adds size, parameters, latency and throughput of all models on the CPU.
-    ``cascade`` adds the figures while the student's blocks are randomised from the top. The page shows ``examples`` of
-    the examples, half of them those on which the models disagree most. ``reason`` is why the model changes, for the
-    report. ``loading``: how a large teacher is held.
+    Parameters:
+        ``split``: the split to audit.
+        ``method``: the attribution method of maps.
+        ``max_rows``: rows to audit at most, drawn by ``seed``; None for all.
+        ``max_length``: tokens a text; by default as the teacher was trained (``commands.text_lengths``).
+        ``rationale``: a column of spans (``data.marked_spans``), in ``rationale_units``.
+        ``challenge``: a second split, on which agreement is measured too.
+        ``watched``: words whose attributions are reported.
+        ``slices``: columns of the data; figures are also measured for each of their values.
+        ``faithfulness_rows``: rows for faithfulness; a search of width ``beam`` finds its limits.
+        ``map_checks``: add infidelity and max-sensitivity of both models' maps, on the rows for faithfulness.
+        ``perturbed_rows``: rows for perturbations.
+        ``response_rows``: rows for response loyalty and flips.
+        ``shapley_rows``: rows for Shapley values, from ``shapley_pairs`` pairs of permutations.
+        ``expected_gradients_rows``: rows for expected gradients.
+        ``floor_rows``: rows for the floors of the other figures.
+        ``reference``: a second teacher, trained with another seed. Its agreement with the teacher is shown too.
+        ``costs``: add size, parameters, latency and throughput of all models on the CPU.
+        ``cascade``: add the figures while the student's blocks are randomised from the top.
+        ``examples``: examples on the page; half of them are those with the largest disagreement.
+        ``reason``: why the model changes, for the report.
+        ``loading``: how a large teacher is loaded.
+        ``limits``: least values by figure (``--fail-under``).
     """
 
     split: str = "validation"
@@ -87,7 +97,7 @@ class AuditChoice:
         self._check_idle_parts()
 
     def _check_idle_parts(self) -> None:
-        """Raise RecipeError for an option whose part reads no rows: it would do nothing."""
+        """Raise RecipeError for an option whose part has no rows: it would have no effect."""
         idle = {
             "map_checks": (self.map_checks and not self.faithfulness_rows, "faithfulness_rows"),
             "cascade": (self.cascade and not (self.floor_rows or self.response_rows), "response_rows"),

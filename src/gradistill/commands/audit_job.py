@@ -1,4 +1,4 @@
-"""What an audit looks at, once it is loaded: it is measured, and summed up as ``audit.json`` has it."""
+"""An audit after its models are loaded: it reads the rows, measures, and builds the content of ``audit.json``."""
 
 from __future__ import annotations
 
@@ -58,8 +58,11 @@ IN_WINDOWS = (
 
 @dataclass(frozen=True)
 class AuditJob:
-    """Models, rows and how they are read, all checked. ``texts`` counts cut texts by split; ``overlap`` those rows that
-    are training rows. ``warnings`` are known before anything is measured."""
+    """Models, rows and settings of an audit, all checked.
+
+    ``texts`` counts cut texts by split, and ``overlap`` the audited rows that are training rows. ``warnings`` are those
+    known before anything is measured.
+    """
 
     models: AuditModels
     data: DataChoice
@@ -112,26 +115,26 @@ class AuditJob:
 
     @property
     def rows(self) -> Dataset:
-        """Those that are audited."""
+        """The audited rows."""
         return self.splits.rows[self.choice.split]
 
     def measured(self, draft: Path) -> dict[str, Any]:
-        """What ``audit.json`` holds. The examples go into the folder ``draft``."""
+        """The content of ``audit.json``. The examples are written into the folder ``draft``."""
         slices = {name: self.rows[CARRIED + name][:] for name in self.choice.slices}
         students = [_described(student) for student in self.models.students]
         trained = [trained_by_record(student, self.choice.method.name) for student in students]
         audited = replace(self.examination.audited(draft), slices=slices, trained=trained)
         about, choice, task = self._about(students), self.choice, self.splits.task
-        found = summed_up(audited, about, choice.method, task, choice.limits, seed=choice.seed)
-        found |= {"created": utc_now(), "reason": choice.reason}
+        figures = summed_up(audited, about, choice.method, task, choice.limits, seed=choice.seed)
+        figures |= {"created": utc_now(), "reason": choice.reason}
         if choice.costs and not task.token_labels:
             assert choice.max_length is not None
-            found["costs"] = audit_costs(self.models, row_texts(self.rows, task), choice.max_length)
+            figures["costs"] = audit_costs(self.models, row_texts(self.rows, task), choice.max_length)
         if task.token_labels:
-            del found["attribution"]
-        found |= {"overlap": self.overlap, **task_metrics(audited, self.splits)}
-        found |= self._doubts(audited, found)
-        return judged(found, choice.limits)
+            del figures["attribution"]
+        figures |= {"overlap": self.overlap, **task_metrics(audited, self.splits)}
+        figures |= self._doubts(audited, figures)
+        return judged(figures, choice.limits)
 
     def _doubts(self, audited: Audited, found: Mapping[str, Any]) -> dict[str, list[str]]:
         """Doubts about the teacher, and all warnings."""
@@ -146,7 +149,7 @@ class AuditJob:
         return {"doubts": doubts, "warnings": warnings}
 
     def _about(self, students: list[dict[str, Any]]) -> dict[str, Any]:
-        """What is known of data, models and settings."""
+        """The entries of ``audit.json`` about data, models and settings."""
         splits, choice, reference = self.splits, self.choice, self.models.reference
         return {
             "data": {"task": splits.task.name, "split": choice.split, "rows": len(self.rows),
@@ -166,7 +169,7 @@ class AuditJob:
 
 
 def _splits(data: DataChoice, choice: AuditChoice, models: AuditModels) -> Splits:
-    """The splits that are looked at, with class ids in the teacher's order."""
+    """The splits that the audit reads, with class ids in the teacher's order."""
     wanted = (choice.split, *((choice.challenge,) if choice.challenge else ()))
     marks = Marks(choice.rationale, choice.rationale_units) if choice.rationale else None
     labels = models.teacher.labels
@@ -203,17 +206,17 @@ def _described(model: AuditModel) -> dict[str, Any]:
         known = described(reader.model, model.name, reader.probe) | model_identity(reader.model, reader.name)
         return known | prompt
     file = model.predictor.file if isinstance(model.predictor, OnnxPredictor) else None
-    found = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
+    entry = {"name": Path(model.name).name, "kind": model.kind.split(" ", 1)[1]}
     if model.members:
-        return found | {"models": [_described(member) for member in model.members]}
+        return entry | {"models": [_described(member) for member in model.members]}
     if file is None:
-        return found
+        return entry
     exported = {"file": file.name, "sha256": checksum_of(file)}
-    return found | exported | recipes_of(model_folder_of(file))
+    return entry | exported | recipes_of(model_folder_of(file))
 
 
 def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
-    named = {
+    settings = {
         "prompt of the teacher": models.teacher.template,
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
@@ -224,7 +227,7 @@ def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
         "pairs of permutations for Shapley values": choice.shapley_pairs,
         ROWS_ASKED: choice.expected_gradients_rows, "rows for floors": choice.floor_rows,
     }  # fmt: skip
-    return {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _without_labels(splits: Splits, split: str) -> dict[str, str]:

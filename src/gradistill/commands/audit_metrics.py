@@ -1,4 +1,4 @@
-"""The task's own metrics of every model of an audit, and what they raise doubts about."""
+"""The task's own metrics of every model of an audit, and warnings that follow from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def task_metrics(audited: Audited, splits: Splits) -> dict[str, Any]:
     constant = {"constant_metrics": constant_metrics(splits.task, gold)}
     if splits.task.multi_label:
         return constant | {"metrics": _metrics_of_several(audited, splits, gold)}
-    students = dict(zip(audited.names, (_predicted(own, "student") for own in audited.columns), strict=True))
+    students = dict(
+        zip(audited.names, (_predicted(columns, "student") for columns in audited.columns), strict=True)
+    )
     models = students | {"teacher": _predicted(audited.columns[0], "teacher")}
     known = splits.task.labelled(gold)
     if not known.any():
@@ -52,17 +54,19 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
 
 
 def weak_models(audited: Audited, splits: Splits) -> list[str]:
-    """Students that are no better than a constant answer, or find no span of words, where their teacher is better; and
-    such a reference, where it predicts enough rows."""
-    owners = {f"student {name!r}": own for name, own in zip(audited.names, audited.columns, strict=True)}
+    """A warning for each student, and for the reference, that is no better than a constant answer or finds no span of
+    words. The reference needs ``MIN_ROWS`` labelled rows."""
+    owners = {
+        f"student {name!r}": columns for name, columns in zip(audited.names, audited.columns, strict=True)
+    }
     if audited.reference and (rows := _labelled_rows(audited.reference.columns)) >= MIN_ROWS:
         owners[f"reference, on the {rows} rows that it is compared on,"] = audited.reference.columns
     weak = _finds_no_span if splits.task.token_labels else _is_no_better
-    return [*filter(None, (weak(splits.task, own, owner) for owner, own in owners.items()))]
+    return [*filter(None, (weak(splits.task, columns, owner) for owner, columns in owners.items()))]
 
 
 def _labelled_rows(columns: Columns) -> int:
-    """How many rows there are whose label, or tags, are known."""
+    """The number of rows with a known label, or known tags."""
     return len(columns.get("gold", columns.get(f"student_{SPAN_F1}_count", ())))
 
 
@@ -78,52 +82,55 @@ def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") 
 
 
 def rescaled_scores(audited: Audited, splits: Splits) -> list[str]:
-    """Students whose scores are shifted against the teacher's, or spread far more or less: loyalty of scores is a
-    correlation, which no shift and no scale changes."""
+    """A warning for each student whose scores are shifted against the teacher's, or have another spread. Loyalty of
+    scores is a correlation, which does not depend on shift and scale."""
     if splits.task.labels is not None or splits.task.token_labels:
         return []
-    found = []
-    for name, own in zip(audited.names, audited.columns, strict=True):
-        teacher, student = _predicted(own, "teacher"), _predicted(own, "student")
+    warnings = []
+    for name, columns in zip(audited.names, audited.columns, strict=True):
+        teacher, student = _predicted(columns, "teacher"), _predicted(columns, "student")
         shift, spread, scale = student.mean() - teacher.mean(), teacher.std(), student.std()
         if spread > 0 and (abs(shift) > spread / 2 or not 0.5 < scale / spread < 2):
-            found.append(
+            warnings.append(
                 f"the scores of the student {name!r} are {shift:+.3g} from the teacher's on average, and their "
-                f"standard deviation is {scale:.3g}, the teacher's {spread:.3g}: a correlation sees neither"
+                f"standard deviation is {scale:.3g}, the teacher's {spread:.3g}; prediction loyalty is a correlation "
+                "and does not show this"
             )
-    return found
+    return warnings
 
 
 def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
-    """That flips are left out where no change of words turned the teacher's label, so that there was nothing to see."""
+    """A warning where no replaced word changes the teacher's label, so that there are no flips."""
     task = splits.task
     if task.labels is None or task.multi_label or task.token_labels or not choice.response_rows:
         return []
-    there = {name for student in found["students"] for name in student["figures"].get("loyalty", {})}
-    if "flips" in there:
+    measured = {name for student in found["students"] for name in student["figures"].get("loyalty", {})}
+    if "flips" in measured:
         return []
     return [
-        "flips and kept labels are left out: replaced words turn the label of the teacher on none of the rows for "
+        "flips and kept labels are left out: replaced words change the teacher's label on none of the rows for "
         "response loyalty, or only where no student had that label"
     ]
 
 
 def _metrics_of_words(audited: Audited, task: Task) -> dict[str, dict[str, float]]:
-    """The metrics of words and spans of every model; none without labels."""
+    """The metrics of words and spans of every model; empty without labels."""
     owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
-    found = {name: _word_metrics(task, audited.columns[k], role) for name, (k, role) in owners.items()}
-    return {name: metrics for name, metrics in found.items() if metrics}
+    metrics_by_name = {
+        name: _word_metrics(task, audited.columns[k], role) for name, (k, role) in owners.items()
+    }
+    return {name: metrics for name, metrics in metrics_by_name.items() if metrics}
 
 
 def _word_metrics(task: Task, columns: Columns, role: str) -> dict[str, float]:
-    """The metrics of words and spans of a model, from the sums of the rows; empty without labels."""
+    """One model's metrics of words and spans, from the sums over rows; empty without labels."""
     if not any(name.startswith(f"{role}_") for name in columns):
         return {}
     return {name: _or_zero(value_of(columns, f"{role}_{name}")) for name in task.metrics}
 
 
 def _or_zero(value: float) -> float:
-    """A figure of spans of which there are none is 0."""
+    """The value, or 0 if it is not finite because there are no spans."""
     return value if isfinite(value) else 0.0
 
 
@@ -131,12 +138,12 @@ def _metrics_of_several(audited: Audited, splits: Splits, gold: np.ndarray) -> d
     """The task's metrics of every model from its flags and logits, on the rows whose labels are known."""
     known = splits.task.labelled(gold)
     owners = {"teacher": (0, "teacher")} | {name: (k, "student") for k, name in enumerate(audited.names)}
-    found = {}
+    metrics = {}
     for name, (k, role) in owners.items() if known.any() else ():
         flags, logits = (audited.columns[k][f"{role}_{part}"][known] for part in ("flags", "logits"))
         values = {metric: MULTI_LABEL_METRICS[metric] for metric in splits.task.metrics}
-        found[name] = {metric: of(gold[known] > 0, flags, logits) for metric, of in values.items()}
-    return found
+        metrics[name] = {metric: of(gold[known] > 0, flags, logits) for metric, of in values.items()}
+    return metrics
 
 
 def _predicted(columns: Columns, role: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A model of an audit: whatever predicts over the labels, and what it reads."""
+"""A model of an audit: its predictor, labels, tokenizer and prompt."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AuditModel:
-    """One model of an audit; ``owner`` is what messages call it.
+    """One model of an audit; ``owner`` is its name in messages.
 
-    ``labels`` are the names of its outputs, None for a score (a regression), and ``()`` where only the data know them.
+    ``labels`` are the names of its outputs: None for a score (a regression), ``()`` if only the data name them.
     ``predictor`` reads texts with the model's own tokenizer. ``reader`` holds a PyTorch classifier, None for others.
-    ``template`` is the prompt that it reads texts in (``reading``). ``members`` are those that a mean is of; its
-    ``folder`` is that of the first one with a folder.
+    ``template`` is the prompt around its texts (``reading``). ``members`` are the models of a mean or of a set with one
+    model a label. ``folder`` is then that of the first member that has one.
     """
 
     owner: str
@@ -88,9 +88,9 @@ class AuditModel:
         tokens: bool = False,
         loading: TeacherLoading = AS_IT_IS,
     ) -> AuditModel:
-        """A classifier, or with ``tokens`` a token classifier too, held as ``loading`` has it.
+        """Load a classifier, or with ``tokens`` also a token classifier, by the settings in ``loading``.
 
-        Raises ModelError for what cannot be loaded.
+        Raises ModelError for a model that cannot be loaded.
         """
         given: Any = source
         if is_several(given):
@@ -122,24 +122,24 @@ class AuditModel:
         names = tuple(label_names(model).values())
         known = names if len(names) > 1 else None
         predictor = ClassifierPredictor(model, tokenizer)
-        # In bfloat16 it has no gradients, which no figure on tokens' labels needs.
-        blind = is_narrow(model) and not is_token_classifier(model)
-        reader = None if blind else LoadedModel(owner, folder, model)
+        # A model in bfloat16 gives no gradients. No figure of token classifiers needs them.
+        without_gradients = is_narrow(model) and not is_token_classifier(model)
+        reader = None if without_gradients else LoadedModel(owner, folder, model)
         return cls(owner, name, folder, known, predictor, reader)
 
     @classmethod
     def _mean(cls, given: Sequence[OneModel], owner: str, name: str) -> AuditModel:
-        """The labels are those of the first that names any. Raises RecipeError for no list of several models, and
-        DataError for other labels."""
+        """The mean of several models, with the labels of the first model that names any. Raises RecipeError for
+        anything but a list of several models, and DataError for different labels."""
         check_several(given)
-        found = [cls.load(each, f"{owner} {source_name(each)}", source_name(each)) for each in given]
-        classifiers = [model for model in found if not isinstance(model.predictor, FunctionPredictor)]
+        models = [cls.load(each, f"{owner} {source_name(each)}", source_name(each)) for each in given]
+        classifiers = [model for model in models if not isinstance(model.predictor, FunctionPredictor)]
         several = any(model.multi_label for model in classifiers)
         for model in classifiers[1:]:
             if model.multi_label != classifiers[0].multi_label:
                 raise other_kind(model, classifiers[0])
-        first = next((model for model in found if model.labels != ()), found[0])
-        for model in found:
+        first = next((model for model in models if model.labels != ()), models[0])
+        for model in models:
             if model.labels == () and first.labels:
                 raise RecipeError(
                     f"the {model.owner} is a function without labels, and the {first.owner} has "
@@ -148,14 +148,15 @@ class AuditModel:
                     remedy=f"give the function an attribute labels: {model.name}.labels = (…)",
                 )
             model.refuse_other_labels(first.labels, first.owner)
-        members = tuple(model.of_several_labels() if several else model for model in found)
+        members = tuple(model.of_several_labels() if several else model for model in models)
         kind = "multi_label" if several else "scores" if first.labels is None else "classes"
         predictor = MeanPredictor(tuple(model.predictor for model in members), kind)
         return cls._of_members(owner, name, first.labels, predictor, members)
 
     @classmethod
     def _by_label(cls, given: Mapping[str, OneModel], owner: str, name: str) -> AuditModel:
-        """Raises RecipeError for fewer than two labels, and DataError for what does not predict yes or no."""
+        """A set with one yes-no model for each label. Raises RecipeError for fewer than two labels, and DataError for
+        a model that does not predict yes or no."""
         if len(given) < 2:
             raise RecipeError(
                 f"a model was given for the label {', '.join(given) or '(none)'} alone",
@@ -178,33 +179,33 @@ class AuditModel:
         predictor: MeanPredictor | LabelPredictor,
         members: tuple[AuditModel, ...],
     ) -> AuditModel:
-        """Several models as one: in the folder of the first that has one, and in the prompt that all share."""
+        """Several models as one, with the folder of the first member that has one, and the prompt that all share."""
         folder = next((model.folder for model in members if model.folder), "")
         templates = {model.template for model in members}
         template = templates.pop() if len(templates) == 1 else None
         return cls(owner, name, folder, labels, predictor, template=template, members=members)
 
     def of_several_labels(self) -> AuditModel:
-        """The model, a function as one that returns a probability of its own for each label."""
+        """The model as a multi-label classifier: a function then returns an independent probability a label."""
         if isinstance(self.predictor, FunctionPredictor):
             return replace(self, predictor=replace(self.predictor, multi_label=True))
         return self
 
     @property
     def model(self) -> PreTrainedModel | None:
-        """A PyTorch classifier; None for other models."""
+        """The PyTorch classifier; None for other models."""
         return None if self.reader is None else self.reader.model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """What it reads texts with; a function reads the texts themselves, and a mean has several."""
+        """The model's tokenizer; None for a function, which reads raw texts, and for several models."""
         if isinstance(self.predictor, FunctionPredictor | SeveralPredictors):
             return None
         return self.predictor.tokenizer
 
     @property
     def text_model(self) -> TextModel:
-        """What is known of how many tokens it reads."""
+        """The model as ``commands.text_lengths`` takes it, to find how many tokens it reads."""
         if self.reader is not None:
             return self.reader
         if isinstance(self.predictor, ClassifierPredictor):  # in bfloat16
@@ -213,17 +214,17 @@ class AuditModel:
 
     @property
     def multi_label(self) -> bool:
-        """Whether it predicts any number of labels a row."""
+        """Whether the model is a multi-label classifier."""
         return self.predictor.multi_label
 
     @property
     def token_labels(self) -> bool:
-        """Whether it labels the words of a text."""
+        """Whether the model is a token classifier."""
         return is_token_classifier(self.model)
 
     @property
     def kind(self) -> str:
-        """What it is, with its article."""
+        """The kind of model, with an article, for messages."""
         kinds = {
             ClassifierPredictor: "a PyTorch model" if self.reader else "a PyTorch model in bfloat16",
             OnnxPredictor: "an ONNX model",
@@ -247,8 +248,8 @@ class AuditModel:
     def predicting(
         self, max_length: int, on_progress: OnProgress, windows: Windows | None = None
     ) -> Predictor:
-        """The predictor, for texts of so many tokens; with ``windows`` of longer ones too. A function reads all of a
-        text, and each of several models as much as it was trained with."""
+        """The predictor for texts cut at ``max_length`` tokens, or read in ``windows``. A function reads whole texts,
+        and each of several models the length that it was trained with."""
         if isinstance(self.predictor, FunctionPredictor | SeveralPredictors):
             return replace(self.predictor, on_progress=on_progress)
         shared = {"max_length": max_length, "on_progress": on_progress}
@@ -259,9 +260,9 @@ class AuditModel:
         return cutting if windows is None else WindowedPredictor(cutting, windows)
 
     def reading(self, columns: Sequence[str], *, multi_label: bool = False) -> AuditModel:
-        """The model as it reads rows with these text columns; a mean has its members' predictors, in their order.
+        """The model, prepared for rows with these text columns: its prompt is set, and the members' predictors too.
 
-        Raises RecipeError for a prompt without these columns.
+        Raises RecipeError for a prompt that does not name these columns.
         """
         if self.template is not None and self.tokenizer is not None:
             set_template(self.tokenizer, PromptTemplate.of(self.template, columns))
@@ -278,12 +279,12 @@ class AuditModel:
         )
 
     def _as_trained(self, *, windows: bool) -> Predictor:
-        """The predictor, for texts of as many tokens as it was trained with, and in its windows."""
+        """The predictor with the text length, and optionally the windows, that the model was trained with."""
         length = text_length([self], None)
         return self.predicting(length, lambda done: None, trained_windows(self.folder) if windows else None)
 
     def refuse_other_labels(self, labels: tuple[str, ...] | None, reference: str) -> Match:
-        """Which of its outputs each of ``labels`` is. Raises DataError for other labels."""
+        """The position of each of ``labels`` among the model's outputs. Raises DataError for other labels."""
         match = self._match(labels)
         if match is None:
             shown = [", ".join(names) if names else "a score" for names in (labels, self.labels)]
@@ -296,8 +297,8 @@ class AuditModel:
         return match
 
     def ordered(self, labels: tuple[str, ...] | None) -> AuditModel:
-        """The model with its outputs in the order of ``labels``; a PyTorch model, which was loaded for this object
-        alone, returns them so from now on. Raises DataError for other labels."""
+        """The model with its outputs in the order of ``labels``. A PyTorch model is changed in place; it was loaded for
+        this object alone. Raises DataError for other labels."""
         match = self.refuse_other_labels(labels, "teacher")
         if isinstance(self.predictor, LabelPredictor):
             return replace(self, labels=labels, members=tuple(self.members[k] for k in match.positions))
@@ -309,8 +310,8 @@ class AuditModel:
             return self
         order = None if match.is_identity else match.positions
         if isinstance(self.predictor, FunctionPredictor):
-            own = labels if self.labels == () else self.labels
-            return replace(self, labels=labels, predictor=replace(self.predictor, labels=own, order=order))
+            names = labels if self.labels == () else self.labels
+            return replace(self, labels=labels, predictor=replace(self.predictor, labels=names, order=order))
         if isinstance(self.predictor, OnnxPredictor):
             return replace(self, predictor=replace(self.predictor, order=order))
         if isinstance(self.predictor, ClassifierPredictor) and order is not None:
@@ -327,8 +328,8 @@ class AuditModel:
 
 
 def text_length(models: Sequence[AuditModel], wanted: int | None) -> int:
-    """Tokens a text at most, for all of these models: as ``task_length`` has it, of those that read tokens. A function
-    reads all of a text, and each of several models as much as it was trained with."""
+    """The largest number of tokens of a text, for all of these models (``task_length``). Models without a tokenizer do
+    not count: a function reads whole texts, and each of several models the length that it was trained with."""
     readers = [model for model in models if model.tokenizer is not None]
     if not readers:
         return wanted or DEFAULT_LENGTH
@@ -337,17 +338,21 @@ def text_length(models: Sequence[AuditModel], wanted: int | None) -> int:
 
 
 def other_kind(model: AuditModel, teacher: AuditModel) -> ModelError:
-    """What is wrong with two models of which one predicts several labels a row, and the other one of them."""
-    kinds = ("one label a row", "several") if teacher.multi_label else ("several labels a row", "one of them")
+    """The error for a pair of models of which only one is a multi-label classifier."""
+    kinds = (
+        ("one label a row", "several labels a row")
+        if teacher.multi_label
+        else ("several labels a row", "one label a row")
+    )
     return ModelError(
-        f"{model.name} is {model.kind} of {kinds[0]}, and the {teacher.owner} predicts {kinds[1]}.",
+        f"{model.name} predicts {kinds[0]}, and the {teacher.owner} predicts {kinds[1]}.",
         expected=f"models of one kind: with the problem_type {MULTI_LABEL} in config.json, or without it",
         remedy="take models of the same task",
     )
 
 
 def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
-    """Have a model return its outputs in another order from now on."""
+    """Change a model so that it returns its outputs in another order."""
 
     def reordered(_model: Any, _inputs: Any, outputs: Any) -> Any:
         outputs["logits"] = outputs["logits"][..., list(order)]

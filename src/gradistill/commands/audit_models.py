@@ -34,15 +34,15 @@ from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 logger = logging.getLogger(__name__)
 
 ROLES = ("teacher", "reference", "constant answer")
-"""What tables and pages call others than the students: no student has such a name."""
+"""Names of rows in tables and pages that are not students. No student gets such a name."""
 
 
 @dataclass(frozen=True)
 class AuditModels:
     """The models in memory, on the accelerator if there is one.
 
-    ``notes`` name the students that read texts otherwise than the teacher. Models that read the same tokens hold the
-    same tokenizer (``sharing_tokens``).
+    ``notes`` name the students that tokenize texts otherwise than the teacher. Models that read the same tokens share
+    one tokenizer object (``sharing_tokens``).
     """
 
     teacher: AuditModel
@@ -51,19 +51,18 @@ class AuditModels:
     notes: tuple[str, ...] = ()
 
     def refuse_other_kinds(self) -> None:
-        """Raise ModelError where one model predicts any number of labels a row, and another one of them, or cannot be
-        known to predict more."""
+        """Raise ModelError where only some of the models are multi-label classifiers."""
         for model in self.compared:
             if model.multi_label != self.teacher.multi_label:
                 raise other_kind(model, self.teacher)
 
     @property
     def token_labels(self) -> bool:
-        """Whether they label the words of a text. Raises ModelError where only some of them do."""
+        """Whether the models are token classifiers. Raises ModelError where only some of them are."""
         kinds = [model.token_labels for model in self.every]
         if any(kinds) and not all(kinds):
             owners = [
-                next(m for m, of in zip(self.every, kinds, strict=True) if of is k) for k in (True, False)
+                next(m for m, tags in zip(self.every, kinds, strict=True) if tags is k) for k in (True, False)
             ]
             raise ModelError(
                 f"The {owners[0].owner} labels the words of a text, and the {owners[1].owner} whole texts.",
@@ -80,7 +79,7 @@ class AuditModels:
         reference: AnyModel | None = None,
         loading: TeacherLoading = AS_IT_IS,
     ) -> AuditModels:
-        """Raises ModelError for models that cannot be loaded."""
+        """Load all models. Raises ModelError for models that cannot be loaded."""
         names = _short_names([source_name(student) for student in students])
         return cls(
             AuditModel.load(teacher, "teacher", source_name(teacher), tokens=True, loading=loading),
@@ -95,12 +94,12 @@ class AuditModels:
 
     @property
     def names(self) -> list[str]:
-        """Those of the students."""
+        """The names of the students."""
         return [student.name for student in self.students]
 
     @property
     def compared(self) -> list[AuditModel]:
-        """The students, and behind them the reference."""
+        """The students, followed by the reference, if there is one."""
         return [*self.students, *([] if self.reference is None else [self.reference])]
 
     @property
@@ -111,41 +110,41 @@ class AuditModels:
     @property
     def tokenizers(self) -> list[PreTrainedTokenizerBase]:
         """Each tokenizer once, the teacher's first."""
-        found = {id(t): t for t in (model.tokenizer for model in self.every) if t is not None}
-        return list(found.values())
+        tokenizers = {id(t): t for t in (model.tokenizer for model in self.every) if t is not None}
+        return list(tokenizers.values())
 
     def text_length(self, wanted: int | None) -> int:
-        """Tokens a text at most."""
+        """The largest number of tokens of a text, for all models."""
         return text_length(self.every, wanted)
 
     @property
     def windows(self) -> Windows | None:
-        """The windows in which all read long texts: those that the first model that has a record was trained with."""
+        """The windows for long texts, the same for all models: those of the first model with a training record."""
         readers = [
             model for model in self.every if model.tokenizer is not None and recorded_texts(model.folder)
         ]
-        own = [(model, trained_windows(model.folder)) for model in readers]
-        for model, windows in own[1:]:
-            if windows != own[0][1]:
+        trained = [(model, trained_windows(model.folder)) for model in readers]
+        for model, windows in trained[1:]:
+            if windows != trained[0][1]:
                 logger.info(
-                    f"windows are those of the {own[0][0].owner}; the {model.owner} was trained with others"
+                    f"windows are those of the {trained[0][0].owner}; the {model.owner} was trained with others"
                 )
-        return own[0][1] if own else None
+        return trained[0][1] if trained else None
 
     def refuse_other_labels(self) -> None:
-        """Raise DataError for models of other labels than the teacher's, where these are known without the data."""
+        """Raise DataError for models with other labels than the teacher's, if the teacher names its labels."""
         for model in self.compared if self.teacher.labels != () else ():
             model.refuse_other_labels(self.teacher.labels, "teacher")
 
     def ordered(self, task: Task) -> AuditModels:
-        """All models with their outputs in the order of the teacher's labels, or of the data's where only these are
-        known. Raises DataError for models of other labels."""
+        """All models with their outputs in the order of the teacher's labels, or of the data's labels if the teacher
+        names none. Raises DataError for models with other labels."""
         labels = task.labels if self.teacher.labels == () else self.teacher.labels
         teacher, *compared = (model.ordered(labels).reading(task.text_columns) for model in self.every)
         return self._with(teacher, compared)
 
     def sharing_tokens(self, splits: Mapping[str, Dataset], task: Task, max_length: int) -> AuditModels:
-        """All models; those that read every row in the teacher's tokens hold its tokenizer."""
+        """All models; those whose tokens equal the teacher's in every row get the teacher's tokenizer object."""
         teacher, compared, notes = self.teacher, [], []
         for model in self.compared:
             if model.tokenizer is None or teacher.tokenizer is None:
@@ -180,11 +179,11 @@ class AuditModels:
         )  # fmt: skip
 
     def warnings(self) -> list[str]:
-        """What makes the figures of a pair mean less than they seem to, and what is left out."""
+        """Warnings about pairs whose figures can mislead, and about figures that are left out."""
         return [*self._other_prompts(), *self._alike(), *self.notes, *self._left_out()]
 
     def without_cascade(self) -> list[str]:
-        """The students that have no blocks to randomise."""
+        """A warning for each student that has no blocks to randomise."""
         return [
             f"the cascade of {student.name} is left out: {student.kind} has no blocks to randomise"
             for student in self.students
@@ -192,25 +191,25 @@ class AuditModels:
         ]
 
     def _other_prompts(self) -> Iterator[str]:
-        """Of students whose run had this teacher read its texts in another prompt, or in one at all."""
+        """A warning for each student that was distilled from this teacher with another prompt."""
         for student in self.students:
             record = record_of(student.folder)
             of_teacher = (record.get("teacher") or {}).get("name") == Path(self.teacher.name).name
             prompt = (record.get("teacher_source") or {}).get("template")
             if of_teacher and prompt not in (None, self.teacher.template):
                 yield (
-                    f"{student.name} was distilled from the teacher in the prompt {prompt!r}, which is not the one "
-                    "that it reads here: give it as --teacher-template"
+                    f"{student.name} was distilled from the teacher with the prompt {prompt!r}, and the audit reads "
+                    "the teacher with another prompt, or none: give --teacher-template"
                 )
 
     def _alike(self) -> Iterator[str]:
         classifiers = [model for model in self.students if model.reader is not None]
-        own = self.teacher.reader
+        teacher = self.teacher.reader
         for student in classifiers:
             assert student.reader is not None
-            if own is not None:
-                layers = own.probe.layers, student.reader.probe.layers
-                yield from pair_warnings(own.model, student.reader.model, student.owner, layers=layers)
+            if teacher is not None:
+                layers = teacher.probe.layers, student.reader.probe.layers
+                yield from pair_warnings(teacher.model, student.reader.model, student.owner, layers=layers)
         for one, other in combinations(classifiers, 2):
             if _same(one, other):
                 yield f"the students {one.name} and {other.name} hold the same weights"
@@ -226,7 +225,7 @@ class AuditModels:
         maps = "saliency loyalty, expected gradients, the other figures of maps and their floors"
         if self.teacher.reader is None:
             yield f"{maps} are left out: they need gradients, and the teacher is {self.teacher.kind}"
-            yield "flips replace words by drawn ones: only a PyTorch teacher in float32 knows the nearest words"
+            yield "flips replace words at random: nearest words need the embeddings of a PyTorch teacher in float32"
         for student in self.students:
             if student.reader is None:
                 if self.teacher.reader is not None:
@@ -241,12 +240,14 @@ class AuditModels:
         without = [model for model in (self.teacher, *self.students) if model.reader is None]
         if without:
             names = ", ".join(model.owner for model in without)
-            yield f"faithfulness of all models is that of the occlusion of words: no gradients of the {names}"
-        if blind := [model for model in self.every if not model.predictor.can_mask]:
+            yield f"faithfulness of all models is measured for the occlusion of words: no gradients of the {names}"
+        if without_masks := [model for model in self.every if not model.predictor.can_mask]:
             why = (
-                "has no masks" if blind[0].tokenizer is None else "has a tokenizer without character offsets"
+                "has no masks"
+                if without_masks[0].tokenizer is None
+                else "has a tokenizer without character offsets"
             )
-            yield f"figures on masked words are left out: the {blind[0].owner} {why}"
+            yield f"figures on masked words are left out: the {without_masks[0].owner} {why}"
 
 
 def _same(one: AuditModel, other: AuditModel) -> bool:
@@ -259,13 +260,13 @@ def _other_tokens(model: AuditModel, teacher: AuditModel, error: ModelError) -> 
 
 
 def _on_words(model: AuditModel, teacher: AuditModel) -> str:
-    """How maps of models with other tokens are compared."""
+    """The end of a sentence on how maps of models with other tokens are compared."""
     fast = all(m.tokenizer is not None and m.tokenizer.is_fast for m in (model, teacher))
     return "maps are compared on words" if fast else "maps are not compared: words need a fast tokenizer"
 
 
 def check_students(students: Any) -> None:
-    """Raise RecipeError where ``students`` is no list, or an empty one."""
+    """Raise RecipeError if ``students`` is no list, or is empty."""
     if isinstance(students, str | bytes | os.PathLike | tuple) or not isinstance(students, Sequence):
         raise RecipeError(
             f"students is of the type {type(students).__name__}",
@@ -279,16 +280,16 @@ def check_students(students: Any) -> None:
 
 
 def _short_names(named: Sequence[str]) -> list[str]:
-    """The last part of each path; the whole of it where two end alike or it is the name of another role, and its number
-    where that does not help."""
+    """The last part of each path as a name. The whole path is the name if the last part is a role or not unique; if
+    that is not unique either, a number is added."""
     short = [*ROLES, *(Path(name).name for name in named)]
-    found = [
+    candidates = [
         name if short.count(name) == 1 else full
         for name, full in zip(short[len(ROLES) :], named, strict=True)
     ]
-    taken = Counter((*ROLES, *found))
+    taken = Counter((*ROLES, *candidates))
     names: list[str] = []
-    for name in found:
+    for name in candidates:
         free = (f"{name} ({k})" for k in count(1))
         names.append(name if taken[name] == 1 else next(new for new in free if new not in {*taken, *names}))
     return names

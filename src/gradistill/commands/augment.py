@@ -1,4 +1,4 @@
-"""Transfer rows for ``distill``: changed copies of training rows, which have no label and which the teacher answers."""
+"""Transfer rows for ``distill``: changed copies of training rows. They have no label; the teacher predicts them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gradistill.printing import progress_bars
 logger = logging.getLogger(__name__)
 
 ROWS, REPORT = "unlabelled.jsonl", "augment.json"
-"""Named as the split that ``distill --unlabelled`` reads of a folder."""
+"""The copies, named like the split that ``distill --unlabelled`` reads in a folder, and the report."""
 
 AUGMENTED = FolderKind("file of changed copies", finished=REPORT)
 
@@ -43,9 +43,9 @@ def augment(
 ) -> dict[str, Any]:
     """Write changed copies of training rows, for ``distill --unlabelled``; returns what ``augment.json`` holds.
 
-    Words are replaced by near ones in the teacher's token embedding, or deleted. Of pairs, some copies have their
-    texts swapped, or the second text of another row. No copy has a label: only a teacher can answer it. No split but
-    ``train`` is read (``data.transfer_rows`` has the definition).
+    Words are deleted, or replaced by words that are near in the teacher's token embeddings. Some copies of pairs have
+    their texts swapped, or the second text of another row. Copies have no label: only a teacher can predict one. No
+    split but ``train`` is read (``data.transfer_rows`` has the definition).
 
     Parameters:
         ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
@@ -53,10 +53,10 @@ def augment(
         ``teacher``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``. Without one, no word is
             replaced.
         ``times``: copies of each row. The first three of ten are those of ``times=3``.
-        ``seed``: of all draws.
+        ``seed``: the seed of all draws.
         ``overwrite``: replace an earlier file of copies in that folder.
 
-    Raises DataError where no row can be changed, and GradistillError before any work for what cannot be read.
+    Raises DataError if no row can be changed, and GradistillError before any work for data that cannot be read.
 
     Example: ``augment(DataChoice("DATA/mrpc"), "runs/copies", teacher="runs/teacher", times=4)["rows"]``
     """
@@ -70,7 +70,7 @@ def augment(
     rows, task = splits.rows["train"], splits.task
     read = None if teacher is None else (load_classifier(teacher, new_head=True)[0], load_tokenizer(teacher))
     if read is None:
-        logger.info("no word is replaced: near words are those of a --teacher")
+        logger.info("no word is replaced: near words need a --teacher")
     copies = transfer_rows_of(rows, task, read, times=times, seed=seed)
     logger.info(copies.describe(len(rows)))
     if not len(copies):
@@ -79,13 +79,13 @@ def augment(
             expected="texts of several words, with spaces between them",
             remedy="give --teacher, whose near words replace others, or more rows",
         )
-    found = _report(splits, copies, choice, times=times, seed=seed, teacher=teacher)
+    report = _report(splits, copies, choice, times=times, seed=seed, teacher=teacher)
     with held(folder, AUGMENTED), draft_folder(folder) as draft:
         check_output(folder, AUGMENTED, overwrite=overwrite)  # another process may have finished meanwhile
         _write(copies, task, draft / ROWS)
-        (draft / REPORT).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        (draft / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         put_in_place(draft, folder, AUGMENTED)
-    return found
+    return report
 
 
 def transfer_rows_of(
@@ -96,7 +96,7 @@ def transfer_rows_of(
     times: int,
     seed: int = 0,
 ) -> TransferRows:
-    """Changed copies of rows, with near words of the model that is ``read`` with its tokenizer; bars show progress."""
+    """Changed copies of rows, with near words by the model and tokenizer ``read``. A bar shows progress."""
     near = {} if read is None else near_words(*read, replaceable_words(rows, task))
     if read is not None and not near:
         logger.warning(
@@ -151,10 +151,10 @@ def _report(
 
 
 def _write(copies: TransferRows, task: Task, file: Path) -> None:
-    """One JSON object a line: the texts, and which change of which row a copy is."""
-    beside = {ROW: copies.sources, COPY: copies.copies, CHANGE: copies.changes}
-    names = [name for name in beside if name not in task.text_columns]
+    """Write one JSON object a line: the texts, the row, the number of the copy and its change."""
+    columns = {ROW: copies.sources, COPY: copies.copies, CHANGE: copies.changes}
+    names = [name for name in columns if name not in task.text_columns]
     with file.open("w", encoding="utf-8", newline="\n") as stream:
         for place, texts in enumerate(copies.texts_by_row(task)):
-            line = dict(zip(task.text_columns, texts, strict=True)) | {n: beside[n][place] for n in names}
+            line = dict(zip(task.text_columns, texts, strict=True)) | {n: columns[n][place] for n in names}
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")

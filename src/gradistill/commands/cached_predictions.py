@@ -1,4 +1,4 @@
-"""A teacher's predictions for validation rows, kept in the cache: all its students are compared with them."""
+"""A cache of a teacher's predictions for validation rows, with which all its students are compared."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def cached_predictions(
     hashes: Mapping[str, str],
     on_progress: Callable[[int], object],
 ) -> Predictions:
-    """A teacher's ``predict_rows``, from the cache where it predicted the same rows on such a device before.
+    """A teacher's ``predict_rows``, from the cache if it predicted the same rows on the same type of device before.
 
-    ``hashes`` are those of the ``teacher``, the ``tokenizer`` and the ``rows``, which the run has made already. A file
-    whose checksum does not fit is computed again, with a line, and one that cannot be written is done without.
+    ``hashes`` are those of the ``teacher``, the ``tokenizer`` and the ``rows``, from the run. A file with a wrong
+    checksum is computed again, and a file that cannot be written is skipped. Both are logged.
     """
     teacher = probed.model
     purpose = {
@@ -81,22 +81,22 @@ def _tensors(predictions: Predictions) -> dict[str, np.ndarray]:
 
 
 def _checksum(tensors: Mapping[str, np.ndarray], purpose: Mapping[str, Any]) -> str:
-    """Of the numbers, and of what they were computed for: a file under another name does not fit."""
-    found = hashlib.sha256(digest(purpose).encode())
+    """A hash of the arrays and of what they were computed for, so that a renamed file does not fit."""
+    checksum = hashlib.sha256(digest(purpose).encode())
     for name, array in sorted(tensors.items()):
-        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        checksum.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        checksum.update(np.ascontiguousarray(array).tobytes())
+    return checksum.hexdigest()
 
 
 def _read(file: Path, rows: int, purpose: Mapping[str, Any]) -> Predictions:
-    """Raises FileNotFoundError where there is no file, and other errors where it is not as it was written."""
-    found = load(file.read_bytes())
+    """The predictions in a file. Raises FileNotFoundError without a file, and other errors for a damaged one."""
+    tensors = load(file.read_bytes())
     with safe_open(file, "np") as opened:
         written = (opened.metadata() or {}).get(_CHECKSUM)
-    if written != _checksum(found, purpose):
+    if written != _checksum(tensors, purpose):
         raise ValueError("its checksum does not fit its content")
-    maps = np.split(found["scores"], found["lengths"].cumsum()[:-1])
-    if not len(maps) == len(found["logits"]) == rows or found["lengths"].sum() != len(found["scores"]):
+    maps = np.split(tensors["scores"], tensors["lengths"].cumsum()[:-1])
+    if not len(maps) == len(tensors["logits"]) == rows or tensors["lengths"].sum() != len(tensors["scores"]):
         raise ValueError(f"it is not about {rows} rows")
-    return Predictions(found["logits"], tuple(maps))
+    return Predictions(tensors["logits"], tuple(maps))

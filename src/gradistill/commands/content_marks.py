@@ -1,4 +1,4 @@
-"""What a model or data are known by in a record of what something was made from: the content, not the path."""
+"""Hashes that identify models and data by content, not by path: what a stage or a search was made from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from gradistill.models.adapters import Adapter, adapter_files, is_adapter
 
 
 def model_mark(model: str) -> str:
-    """A hash of the weights of a model's folder or ONNX file; of an adapter those of its base too; of the hub its id.
+    """A hash of a model's weights files, in a folder or an ONNX file. A hub id stands for itself.
+
+    The hash of an adapter includes its base model.
 
     Example: ``model_mark("runs/teacher")``
     """
@@ -27,15 +29,15 @@ def model_mark(model: str) -> str:
 
 
 def meaning_mark(model: str) -> str | None:
-    """A hash of the files of a model's folder that give its weights their meaning: names of labels, thresholds, and
-    how texts become tokens. None where there are none."""
+    """A hash of the configuration and tokenizer files in a model's folder: label names, thresholds, tokenization. None
+    if there are no such files."""
     files = [Path(model) / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
-    found = {file.name: checksum_of(file) for file in files if file.is_file()}
-    return digest(found) if found else None
+    hashes = {file.name: checksum_of(file) for file in files if file.is_file()}
+    return digest(hashes) if hashes else None
 
 
 def meaning_name(role: str) -> str:
-    """What the ``meaning_mark`` of a model in this role is called in a record, and where it is named as changed.
+    """The name of the ``meaning_mark`` of a model in this role, in records and in messages about changes.
 
     Example: ``meaning_name("teacher")``
     """
@@ -43,7 +45,7 @@ def meaning_name(role: str) -> str:
 
 
 def file_marks(place: Path) -> dict[str, str]:
-    """The hashes of the data files of a folder, or of one file, by name; of what is not there that it is a hub id."""
+    """The hashes of the data files of a folder, or of one file, by name. A path that does not exist is a hub id."""
     if place.is_file():
         return {place.name: checksum_of(place)}
     if not place.is_dir():
@@ -54,13 +56,13 @@ def file_marks(place: Path) -> dict[str, str]:
 
 
 def reading_mark(choice: DataChoice) -> dict[str, Any]:
-    """How rows are read: the fields of ``choice`` that are set, but for its sources.
+    """The options for reading rows: the fields of ``choice`` that are set, without its sources.
 
     Example: ``reading_mark(DataChoice("tickets.csv", validation_share=0.1))``
     """
     how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
-    written: dict[str, Any] = json.loads(json.dumps(how))  # as a file holds it: tuples are lists there
-    found = {name: value for name, value in written.items() if value is not None}
-    if not choice.skip_incomplete:  # as earlier versions, which did not have it
-        del found["skip_incomplete"]
-    return found
+    written: dict[str, Any] = json.loads(json.dumps(how))  # as in a JSON file: tuples become lists
+    options = {name: value for name, value in written.items() if value is not None}
+    if not choice.skip_incomplete:  # earlier versions did not have this field
+        del options["skip_incomplete"]
+    return options

@@ -1,4 +1,4 @@
-"""What is checked of data and teacher beside the work: overlap, whether the teacher knows the task."""
+"""Warnings about data and teacher: overlap of splits, unknown tokens, predictions no better than a constant."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from gradistill.printing import NO_PREFIX, log_line
 logger = logging.getLogger(__name__)
 
 OF_DATA = {"of_data": True}
-"""``extra`` of a line about rows that were read."""
+"""``extra`` of a log record about rows that were read."""
 
 LOOKED_AT, MANY_UNKNOWN = 1000, 0.02
-"""Rows whose tokens are looked at, and the share of unknown ones from which a model reads too little."""
+"""The rows whose tokens are counted, and the share of unknown tokens above which a warning is given."""
 ROWS = 500
-"""Enough to see whether a teacher knows its task; its whole evaluation follows at the end."""
+"""Rows on which the teacher is checked before training. Its whole evaluation follows at the end."""
 
 
 def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
-    """A warning where a teacher predicts no better than one prediction for every row, on some of the encoded rows."""
-    some = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
-    logits = predict_logits(teacher, some, collate)
+    """A warning if a teacher is no better than a constant answer, on some of the encoded rows."""
+    sample = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
+    logits = predict_logits(teacher, sample, collate)
     predicted = task.predicted(logits, thresholds_of(teacher))
-    return constant_answer_warning(task, predicted, np.asarray(some["labels"][:]))
+    return constant_answer_warning(task, predicted, np.asarray(sample["labels"][:]))
 
 
 def constant_answer_warning(
     task: Task, predicted: np.ndarray, labels: np.ndarray, owner: str = "teacher"
 ) -> str | None:
-    """A warning where what ``Task.predicted`` returns is no better than one prediction for every row."""
+    """A warning if predictions (of ``Task.predicted``) are no better than one constant answer for every row."""
     problem = no_better_than_constant(task, predicted, labels)
     if problem is None:
         return None
@@ -57,8 +57,8 @@ def constant_answer_warning(
 
 
 def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str, tokens: bool = False) -> None:
-    """Raise DataError where the rows may have several labels and the model predicts one, or the other way round; or
-    where words have labels and the model is not one of ``tokens``, or the other way round."""
+    """Raise DataError if only one of data and model is multi-label, or if only one of them has a label for each word.
+    ``tokens``: whether the model is a token classifier."""
     if task.token_labels != tokens:
         kinds = (
             ("a tag for each word", "one label for a text")
@@ -93,7 +93,7 @@ def refuse_words(task: Task, what: str) -> None:
 
 
 def log_splits(splits: Splits) -> None:
-    """Log what was loaded, a record a line: rows in two splits and doubtful data are warnings."""
+    """Log the splits, one record a line. Rows in two splits and doubtful data are warnings."""
     for line in splits.describe().split("\n"):
         if line.startswith("WARNING: "):
             logger.warning(line.removeprefix("WARNING: "), extra=OF_DATA)
@@ -104,7 +104,7 @@ def log_splits(splits: Splits) -> None:
 
 
 def warned(splits: Splits, warnings: Iterable[str]) -> Splits:
-    """The splits of a run with these warnings, which are logged."""
+    """The splits with these warnings added. The warnings are also logged."""
     new = [*warnings]
     for warning in new:
         logger.warning(warning)
@@ -112,8 +112,8 @@ def warned(splits: Splits, warnings: Iterable[str]) -> Splits:
 
 
 def unknown_token_warnings(splits: Splits, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Where the model cannot read a part of the training texts: its tokenizer has no token for their words. The first
-    ``LOOKED_AT`` rows are looked at.
+    """A warning if the tokenizer has no token for more than ``MANY_UNKNOWN`` of the tokens of the training texts. The
+    first ``LOOKED_AT`` rows are counted.
 
     Example: ``[*unknown_token_warnings(splits, tokenizer)]``
     """
@@ -130,19 +130,19 @@ def unknown_token_warnings(splits: Splits, tokenizer: PreTrainedTokenizerBase) -
             text for text, row in zip(chain(*texts), ids, strict=True) if tokenizer.unk_token_id in row
         )
         yield (
-            f"the tokenizer does not know {share:.0%} of the tokens of the training texts, such as of "
-            f"{example[:60]!r}: the model reads {tokenizer.unk_token} in their place. Take a model that "
-            "knows this language, or these characters"
+            f"the tokenizer has no token for {share:.0%} of the training texts, such as for "
+            f"{example[:60]!r}: the model reads {tokenizer.unk_token} instead. Take a model for this language, "
+            "or for these characters"
         )
 
 
 def log_overlap(line: str) -> None:
-    """Log how many rows of a split are training rows: a warning that names itself."""
+    """Log the line on how many rows of a split are training rows, as a warning without a prefix."""
     logger.warning(line, extra={**NO_PREFIX, **OF_DATA})
 
 
 class NewLines:
-    """A filter for the log of a job of several parts that read the same rows: it keeps a line about the data once, and
+    """A log filter for a job of several parts that read the same rows. It keeps each line about the data once, and
     every other record.
 
     Example: ``with log_filter(NewLines()): finetune(…), distill(…)``
@@ -166,8 +166,7 @@ class NewLines:
 
 
 class NewWarnings(NewLines):
-    """A filter for the log of a job that runs again and again: it keeps each warning once, how far long work is, and
-    no other record.
+    """A log filter for a job that runs many times. It keeps each warning once, and progress, and no other record.
 
     Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
     """
@@ -177,9 +176,9 @@ class NewWarnings(NewLines):
 
 
 def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dict[str, Any] | None:
-    """How many rows of a split are training rows, where the source has a training split; None where it has not.
+    """The number of rows of a split that are training rows; None if the source has no training split.
 
-    A drawn share for validation has no row of the training rows (``data.validation_share``).
+    It is also None with a drawn validation share, which has no training rows (``data.validation_share``).
     """
     one_file = is_path(choice.source) and Path(path_text(choice.source)).is_file()
     alone = one_file and splits.split_column is None

@@ -1,4 +1,4 @@
-"""The method of a student where none is named: which of the default ones its teacher allows."""
+"""The default method of a student: which of the defaults its teacher allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradistill.recipe import Recipe, StudentSettings
 logger = logging.getLogger(__name__)
 
 MOST_TOKENS = 512
-"""Of a text whose attention is compared: the memory for it grows with their square. BERT reads as many."""
+"""The longest texts whose attention is compared: its memory grows with the square of the tokens. BERT reads as many."""
 
 
 DECIDING = ("student.checkpoint", "student.width", "student.size", "training.max_length")
@@ -26,10 +26,11 @@ DECIDING = ("student.checkpoint", "student.width", "student.size", "training.max
 
 
 def default_recipe(teacher: Any, load: Callable[[str], Recipe], *, max_length: int | None = None) -> Recipe:
-    """What ``load`` returns for the default method of a student of this teacher, which is as ``distill`` takes it.
+    """The recipe that ``load`` returns for the default method of this teacher's student.
 
-    Where attention of both is not compared, the method learns from outputs alone, and a line has the reason.
-    ``max_length`` is that of a teacher which is not trained yet: its student reads as much, if not set otherwise.
+    ``teacher`` is as ``distill`` takes it. If attention cannot be compared, the method needs outputs only, and a log
+    line gives the reason. ``max_length`` is that of a teacher which is not trained yet: by default its student reads as
+    many tokens.
 
     Example: ``default_recipe("runs/teacher", load_recipe)``
     """
@@ -46,9 +47,9 @@ def default_recipe(teacher: Any, load: Callable[[str], Recipe], *, max_length: i
 
 
 def _hidden_attention(teacher: Any, student: StudentSettings, max_length: int | None) -> str | None:
-    """Why attention of student and teacher is not compared, by their configurations; None where it is."""
+    """The reason why attention of student and teacher is not compared, from their configurations; None if it is."""
     if not isinstance(teacher, str | PathLike):
-        return "nothing but its predictions is seen of the teacher"
+        return "only the teacher's predictions are available"
     if student.checkpoint is not None:
         return "the student is not cut from its teacher"
     if student.width is not None or student.size is not None:

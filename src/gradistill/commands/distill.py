@@ -1,4 +1,4 @@
-"""Distillation: a student is built from a teacher, and trained to share its signals."""
+"""Distillation: build a student from a teacher, and train it to match the teacher's signals."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def distill(  # noqa: PLR0913 (public; callbacks are the Trainer's own keyword)
     Parameters:
         ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``, which is left as it is; ``TeacherAnswers``,
             files of answers; a function from a list of texts (or pairs) to probabilities; a ``PromptedTeacher``;
-            several of these: a list, whose probabilities are averaged, or a dictionary with one a label. What can be
-            learned from these, and from a model that reads other tokens than the student: docs/teachers.md.
+            or several of these: a list, whose probabilities are averaged, or a dictionary with one teacher a label.
+            docs/teachers.md lists the objectives for these, and for a teacher with another tokenizer.
         ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
         ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
-        ``recipe``: of ``load_recipe``; it also describes the student.
+        ``recipe``: a recipe from ``load_recipe``; it also describes the student.
         ``signals``: where teacher signals come from (a store in the cache, in a folder, or the teacher itself), and how
             a large teacher is loaded.
         ``callbacks``: for the Trainer of transformers.
         ``overwrite``: replace an earlier run in that folder.
 
-    Raises GradistillError before any work for what cannot be trained, and leaves no folder then.
+    Raises GradistillError before any work if the run cannot be trained. It then leaves no folder.
 
     Example: ``distill("runs/teacher", DataChoice("DATA/mrpc"), "runs/student", load_recipe("adkd")).student``
     """

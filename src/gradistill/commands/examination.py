@@ -1,4 +1,4 @@
-"""What an audit measures: the rows of each of its parts, and the parts one after the other."""
+"""The measurements of an audit: the rows of each part, and the parts in their order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHECKED_ROWS = 25
 
 @dataclass(frozen=True)
 class AuditRows:
-    """The rows that each part of an audit looks at, by the names of their splits and of their perturbations."""
+    """The rows for each part of an audit. ``splits`` and ``perturbed`` are keyed by split and by perturbation."""
 
     splits: Mapping[str, Dataset]
     rows: Dataset
@@ -64,7 +64,7 @@ class AuditRows:
         changed = {p.name: perturbed(few, splits.task.text_columns, p, choice.seed) for p in PERTURBATIONS}
         return cls(
             splits.rows, rows, some(choice.faithfulness_rows),
-            {name: own for name, own in changed.items() if len(own)}, some(choice.floor_rows),
+            {name: rows_of_one for name, rows_of_one in changed.items() if len(rows_of_one)}, some(choice.floor_rows),
             some(choice.response_rows), some(choice.shapley_rows), some(choice.expected_gradients_rows),
             word_pool(row_texts(some(WORD_POOL_ROWS), splits.task)),
         )  # fmt: skip
@@ -74,8 +74,8 @@ class AuditRows:
 class Examination:
     """Measures ``models`` on ``rows``; ``seconds`` gets the time of each part.
 
-    With ``windows`` texts are read whole; what needs gradients is left out where there are ``long_texts``, with more
-    than one window.
+    With ``windows`` texts are read whole. ``long_texts``: some texts have more than one window, so figures that need
+    gradients are left out.
     """
 
     models: AuditModels
@@ -87,54 +87,54 @@ class Examination:
     long_texts: bool = False
 
     def check(self) -> dict[str, Cut]:
-        """How many texts of each split, and of each perturbation, are cut (or read in windows) for the teacher, or else
-        for the first model with a tokenizer. Raises ModelError for rows that a model cannot read, and for a cascade
-        through a model whose blocks are not known apart."""
-        found: dict[str, Cut] = {}
+        """The number of texts of each split and perturbation that are cut (or read in windows). They are counted for
+        the teacher, or else for the first model with a tokenizer. Raises ModelError for rows that a model cannot read,
+        and for a cascade through a model whose blocks cannot be told apart."""
+        cuts: dict[str, Cut] = {}
         for student in self.models.students if self.choice.cascade else ():
             if student.model is not None:
-                cascade_parameters(student.model)  # refuses a model whose blocks are not known apart
+                cascade_parameters(student.model)  # refuses a model whose blocks cannot be told apart
         for tokenizer in reversed(self.models.tokenizers):  # the first one's counts stay
-            found = self._cuts(tokenizer)
-        return found
+            cuts = self._cuts(tokenizer)
+        return cuts
 
     def _cuts(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Cut]:
-        found: dict[str, Cut] = {}
-        of_it = [model.reader for model in self.models.every if model.tokenizer is tokenizer]
-        limits = [(reader.owner, reader.limits) for reader in of_it if reader is not None]
+        cuts: dict[str, Cut] = {}
+        readers = [model.reader for model in self.models.every if model.tokenizer is tokenizer]
+        limits = [(reader.owner, reader.limits) for reader in readers if reader is not None]
         for name, rows in {**self.rows.splits, **self.rows.perturbed}.items():
             for block in in_blocks(rows):
                 encoded = encode(block, tokenizer, self.task, max_length=self.max_length)
-                for owner, of_one in limits:
-                    of_one.check(encoded.dataset, tokenizer, owner=owner)
+                for owner, limit in limits:
+                    limit.check(encoded.dataset, tokenizer, owner=owner)
                 cut = encoded.cut if self.windows is None else encoded.cut.in_windows
-                found[name] = found.get(name, Cut(self.max_length)) + cut
-        return found
+                cuts[name] = cuts.get(name, Cut(self.max_length)) + cut
+        return cuts
 
     def warnings(self) -> list[str]:
-        """What is asked for and shows nothing on these rows, in sentences."""
-        choice, found = self.choice, []
+        """A warning for each chosen part that measures nothing on these rows."""
+        choice, warnings = self.choice, []
         if self.task.multi_label and choice.response_rows:
-            found.append("flips are not measured where a row may have several labels")
+            warnings.append("flips are not measured where a row may have several labels")
         still = [p.name for p in PERTURBATIONS if p.name not in self.rows.perturbed]
         if still and choice.perturbed_rows:
-            found.append(f"perturbations that change no row are left out: {', '.join(still)}")
+            warnings.append(f"perturbations that change no row are left out: {', '.join(still)}")
         asked = {"rationales": choice.rationale is not None, "watched words": bool(choice.watched)}
         if any(asked.values()) and not any(model.reader for model in self.models.every):
-            parts = " and ".join(name for name, there in asked.items() if there)
-            found.append(f"{parts} are left out: they need attributions, which none of these models has")
+            parts = " and ".join(name for name, chosen in asked.items() if chosen)
+            warnings.append(f"{parts} are left out: they need attributions, which none of these models has")
         if unseen := unseen_words(row_texts(self.rows.rows, self.task), choice.watched):
-            found.append(f"no audited text has these watched words: {', '.join(unseen)}")
-        return found
+            warnings.append(f"no audited text has these watched words: {', '.join(unseen)}")
+        return warnings
 
     @property
     def max_length(self) -> int:
-        """Tokens a text at most."""
-        assert self.choice.max_length is not None  # settled before
+        """The largest number of tokens of a text."""
+        assert self.choice.max_length is not None  # set before
         return self.choice.max_length
 
     def audited(self, output: Path) -> Audited:
-        """All parts that were chosen; every example goes to a file in ``output`` as soon as it is there."""
+        """Measure all parts that were chosen. Each example is written to a file in ``output`` at once."""
         rows, students = self.rows, len(self.models.students)
         challenge = rows.splits[self.choice.challenge] if self.choice.challenge else None
         sampled, flips = self._sampled()
@@ -168,8 +168,8 @@ class Examination:
         )  # fmt: skip
 
     def _sampled(self) -> tuple[list[list[StudentColumns]], list[Flip]]:
-        """The figures with floors of their own, for the students and behind them the reference: response loyalty and
-        flips over the same rows, Shapley values, and expected gradients."""
+        """The figures with floors of their own, for the students and then the reference: response loyalty and flips on
+        the same rows, Shapley values, and expected gradients."""
         parts, flips = [], []
         if len(self.rows.response):
             rows = self._texts(self.rows.response)
@@ -197,35 +197,35 @@ class Examination:
     def _faithfulness(self, done: OnProgress) -> list[Columns]:
         rows, examiner = self.rows.faithful, self._examiner(done)
         words = replace(self._word_examiner(done), students=examiner.students)
-        found = words.faithfulness(self._texts(rows), examiner.word_scores(rows), beam=self.choice.beam)
+        columns = words.faithfulness(self._texts(rows), examiner.word_scores(rows), beam=self.choice.beam)
         if not self.choice.map_checks:
-            return found
+            return columns
         checks = examiner.map_checks(rows, self.choice.seed)
-        return [own | more for own, more in zip(found, checks, strict=True)]
+        return [measured | more for measured, more in zip(columns, checks, strict=True)]
 
     def _reference(
         self, sampled: Sequence[Sequence[StudentColumns]], columns: Sequence[Columns]
     ) -> Reference | None:
-        """The reference and the students on the rows of the floors and on those of ``sampled``."""
+        """The figures of the reference and of the students, on the rows for floors and on the rows of ``sampled``."""
         reference, rows = self.models.reference, self.rows
         if reference is None:
             return None
-        *students, own = (
+        *students, reference_columns = (
             {name: column for part in sampled for name, column in part[k].columns.items()}
             for k in range(len(columns) + 1)
         )
         if len(rows.floor):
             with self._part("reference", 2 * len(rows.floor)) as done:
                 (predictor,) = self._predictors([reference], done, self.long_texts)
-                (found,) = replace(self._examiner(done), students=[predictor]).agreement(rows.floor)
+                (agreement,) = replace(self._examiner(done), students=[predictor]).agreement(rows.floor)
             places = np.isin(rows.rows["index"][:], rows.floor["index"][:])
-            own |= found
+            reference_columns |= agreement
             for student, whole in zip(students, columns, strict=True):
-                student |= {name: whole[name][places] for name in (*found, ON_WORDS) if name in whole}
-        return Reference(own, students)
+                student |= {name: whole[name][places] for name in (*agreement, ON_WORDS) if name in whole}
+        return Reference(reference_columns, students)
 
     def _cascade(self) -> list[list[dict[str, float]]] | None:
-        """Each student's figures while its head, and then more and more blocks from the top, are random."""
+        """Each student's figures with a random head, and then with more and more random blocks from the top."""
         if not self.choice.cascade:
             return None
         with self._part("cascade") as done:
@@ -236,16 +236,16 @@ class Examination:
             return []
         floor, examiner = self.rows.floor, self._examiner(done)
         words = replace(self._word_examiner(done), students=[examiner.students[k]])
-        found = []
+        figures_by_step = []
         for parameters in cascade_parameters(student.model):
             by_maps = len(floor) and not self.long_texts
             figures = examiner.when_randomised(k, floor, parameters, seeds=(0,)) if by_maps else {}
             if len(self.rows.response):
                 with randomised(student.model, parameters, seed=0):
-                    (own,) = words.response(self._texts(self.rows.response))
-                figures |= mean_values([own.columns])
-            found.append(figures)
-        return found
+                    (response,) = words.response(self._texts(self.rows.response))
+                figures |= mean_values([response.columns])
+            figures_by_step.append(figures)
+        return figures_by_step
 
     def _texts(self, rows: Dataset) -> TextRows:
         return TextRows(row_texts(rows, self.task), rows["index"][:])
@@ -268,8 +268,8 @@ class Examination:
 
     @cached_property
     def _neighbours(self) -> dict[str, str]:
-        """For each word of the rows that flips are measured on the nearest other word of the data; none where there
-        are no flips, or the teacher has no embeddings to look at."""
+        """For each word of the rows for flips, the nearest other word of the data. Empty if there are no flips, or if
+        the teacher's embeddings are not known."""
         teacher = self.models.teacher
         if (
             self.task.labels is None
@@ -289,8 +289,8 @@ class Examination:
 def timed_part(
     seconds: dict[str, float], name: str, total: int | None = None, unit: str = ""
 ) -> Iterator[OnProgress]:
-    """A bar for a part of an audit, which its block moves on; its seconds are entered under its name. ``unit`` is what
-    it counts, where its total is not known."""
+    """Show a progress bar for a part of an audit, which the block advances, and store its duration in ``seconds``.
+    ``unit`` names what the bar counts if ``total`` is not known."""
     start = perf_counter()
     with progress_bars() as progress:
         bar = progress.add_task(f"{name}, {unit}" if unit else name, total=total)
@@ -299,7 +299,7 @@ def timed_part(
 
 
 def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) -> dict[int, dict[str, Any]]:
-    """The edits as examples show them, by the number of their row; behind the ``students`` comes the reference."""
+    """The edits for the examples, by row number. A flip's labels are those of the ``students``, then the reference."""
     names, numbers = task.labels or (), rows["index"][:]
     return {
         numbers[flip.edit.row]: {
@@ -316,7 +316,7 @@ def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) 
 def _all_blocks(
     examiner: Examiner, rows: Dataset, flips: Mapping[int, dict[str, Any]], output: Path
 ) -> list[Columns]:
-    """The columns of each student; every example goes to a file as soon as it is there."""
+    """The columns of each student. Each example is written to a file at once."""
     parts: list[list[Columns]] = []
     with (output / EXAMPLES).open("w", encoding="utf-8", errors="backslashreplace") as stream:
         for block in examiner.blocks(rows):

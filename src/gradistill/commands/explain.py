@@ -1,4 +1,4 @@
-"""Explaining one prediction: signed Integrated Gradients, word by word."""
+"""Explain one prediction: signed Integrated Gradients, word by word."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from gradistill.signals.baselines import IN_ONE_TEXT, Baseline, baseline_embeddi
 from gradistill.signals.explained import EXPLAINED_TARGET, explained_labels, explained_pass
 
 TOLERANCE, MAX_NODES = 1e-3, 400
-"""Completeness residual, as a share of ``|F(E) − F(baseline)|``, that needs no more nodes, and where to stop trying."""
+"""The completeness residual, as a share of ``|F(E) − F(baseline)|``, at which no nodes are added; and their limit."""
 
 
 def explain(
@@ -49,20 +49,21 @@ def explain(
     baseline: Baseline = "padding",
     max_length: int | None = None,
 ) -> Explanation:
-    """Which words support the predicted label, by Integrated Gradients of its log-odds.
+    """The words that support the predicted label, by Integrated Gradients of its log-odds.
 
-    In a regression they support a higher prediction; of several labels a row the top one is explained. A fine-tuned
-    encoder may change its prediction within a narrow stretch of the path, from zero more than from padding; without
-    ``steps`` nodes gather there, 400 at most, until the scores miss completeness by no more than a thousandth.
+    In a regression words support a higher prediction. For a multi-label classifier the top label is explained. A
+    fine-tuned encoder may change its prediction within a narrow part of the path, from a zero baseline more than from
+    padding. Without ``steps`` nodes are added there, at most 400, until the relative completeness residual is at most
+    a thousandth.
 
     Parameters:
         ``model``: a folder, a hub id, or a pair ``(model, tokenizer)``, which stays as it is.
         ``texts``: one text, or the two of a pair.
         ``label``: another label to explain.
-        ``steps``: of Gauss–Legendre; by default as many as needed.
+        ``steps``: Gauss–Legendre steps; by default nodes are added as needed.
         ``baseline``: where the path starts: the same text with ``padding`` or the ``mask`` token in place of its
             words, or ``zero`` embeddings.
-        ``max_length``: tokens read at most; by default as the model was trained (``commands.text_lengths``).
+        ``max_length``: the most tokens to read; by default as the model was trained (``commands.text_lengths``).
 
     Raises DataError for another number of texts, ModelError for an ONNX model, and RecipeError for a label that the
     model does not have, and a ``max_length`` without room for a word.
@@ -85,23 +86,23 @@ def explain(
     check_readable(classifier, read.rows, tokenizer)
     batch = Batch.of(read.encoding, mask_token_id=Collator(tokenizer).mask_token_id)
     with frozen_eval(classifier):
-        found, logits, at = _attributed(classifier, batch, baseline, label, steps)
+        attributed, logits, explained_label = _attributed(classifier, batch, baseline, label, steps)
     rule = "adaptive Simpson nodes" if steps is None else "Gauss–Legendre steps"
     return Explanation(
         model=name,
         texts=tuple(texts),
-        words=read.words(found.attributions[0].sum(-1)),
-        method=f"integrated gradients, {int(found.nodes)} {rule}, {baseline} baseline",
-        residual=float(found.residuals),
+        words=read.words(attributed.attributions[0].sum(-1)),
+        method=f"integrated gradients, {int(attributed.nodes)} {rule}, {baseline} baseline",
+        residual=float(attributed.residuals),
         cut=(length, read.whole) if read.whole > length else None,
-        **_predicted(classifier, logits, at),
+        **_predicted(classifier, logits, explained_label),
     )
 
 
 @dataclass(frozen=True)
 class _ReadText:
-    """A text, or a pair, as a model reads it: token ids as tensors, the characters that each token stands for, and the
-    number of tokens of the whole text."""
+    """An encoded text or pair: token ids as tensors, the character offsets of each token, and the number of tokens of
+    the whole text."""
 
     texts: Sequence[str]
     encoding: Any
@@ -131,7 +132,7 @@ class _ReadText:
 
     @property
     def rows(self) -> Dataset:
-        """What of it a model is given."""
+        """The model's inputs, as a dataset with one row."""
         names = ("input_ids", "token_type_ids")
         return Dataset.from_dict(
             {name: self.encoding[name].tolist() for name in names if name in self.encoding}
@@ -150,19 +151,19 @@ class _ReadText:
 
 
 def _predicted(model: PreTrainedModel, logits: Tensor, at: int) -> dict[str, Any]:
-    """What an ``Explanation`` has of the prediction, of which the label ``at`` is explained."""
+    """The fields of an ``Explanation`` about the prediction. ``at`` is the explained label."""
     names = list(label_names(model).values())
-    found: dict[str, Any] = {"assigned": _assigned(model, names, logits)}
+    fields: dict[str, Any] = {"assigned": _assigned(model, names, logits)}
     if len(logits) == 1:
         scores = {"label": "prediction", "target": "prediction", "prediction": logits.item()}
-        return found | scores | {"probabilities": None}
+        return fields | scores | {"probabilities": None}
     probabilities = logits.sigmoid() if is_multi_label(model) else logits.softmax(-1)
     by_name = dict(zip(names, probabilities.tolist(), strict=True))
-    return found | {"label": names[at], "target": "log_odds", "prediction": None, "probabilities": by_name}
+    return fields | {"label": names[at], "target": "log_odds", "prediction": None, "probabilities": by_name}
 
 
 def _assigned(model: PreTrainedModel, names: Sequence[str], logits: Tensor) -> tuple[str, ...] | None:
-    """The labels that a model of several labels a row predicts; None of other models."""
+    """The labels that a multi-label classifier predicts; None for other models."""
     if not is_multi_label(model):
         return None
     flags = assigned(logits.numpy(force=True)[None], thresholds_of(model))[0]
@@ -179,7 +180,7 @@ def _refuse_onnx(folder: str) -> None:
 
 
 def _refuse_other_number(folder: str, count: int) -> None:
-    """Where the model's own run recorded what it reads."""
+    """Raise DataError for another number of texts than the model's own run recorded."""
     columns = data_record(folder).get("text_columns")
     if columns and len(columns) != count:
         raise DataError(

@@ -1,4 +1,4 @@
-"""``gradistill export``: a student as an ONNX model, checked against what it was made from."""
+"""``gradistill export``: a student as an ONNX model, checked against its PyTorch model."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def export_model(
     teacher: AnyModel | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a classifier as an ONNX model, in float32 and on demand in INT8; returns what ``export.json`` holds.
+    """Write a classifier as an ONNX model, in float32 and optionally in INT8; returns what ``export.json`` holds.
 
     Parameters:
         ``student``: a PyTorch classifier: folder, hub id, or a pair ``(model, tokenizer)``.
         ``output``: a folder for ``onnx/model.onnx``, ``onnx/model_quantized.onnx``, configuration, tokenizer, card
             and ``export.json``.
         ``choice``: what is written and measured, and limits.
-        ``data``: rows that the models are compared and timed on. Without them parity is checked on made token ids, and
-            what INT8 changes stays unknown.
-        ``teacher``: another model that the results are compared with, as an audit takes it; it needs ``data``.
+        ``data``: rows that the models are compared and timed on. Without them parity is checked on generated token ids
+            only, and the INT8 model is not compared.
+        ``teacher``: another model to compare with, as an audit takes it; it needs ``data``.
         ``overwrite``: replace an earlier export in that folder.
 
-    Raises GradistillError for what cannot be exported. Where the ONNX model does not compute what the student computes,
-    no file is left. A figure below its limit is no error: it is listed under ``failed``.
+    Raises GradistillError for a student that cannot be exported, or whose ONNX model computes other logits; no file is
+    left then. A figure below its limit is no error: it is listed under ``failed``.
 
     Example: ``export_model("runs/student", "runs/onnx", ExportChoice(quantize="int8"), data="DATA/mrpc")["costs"]``
     """
@@ -83,23 +83,23 @@ def export_model(
     job = _Job.of(student, choice, None if data is None else DataChoice.of(data), teacher)
     with held(output, EXPORT), draft_folder(output) as draft:
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
-        found = job.export(draft)
-        for warning in found["warnings"]:
+        record = job.export(draft)
+        for warning in record["warnings"]:
             logger.warning(warning)
         (draft / EXPORT_RECORD).write_text(
-            json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8"
         )
-        (draft / CARD).write_text(export_card(found, job.tokenizer), encoding="utf-8")
+        (draft / CARD).write_text(export_card(record, job.tokenizer), encoding="utf-8")
         put_in_place(draft, output, EXPORT)
-    return found
+    return record
 
 
 @dataclass(frozen=True)
 class _Job:
-    """An export with all that it reads, checked.
+    """An export with all its inputs, checked.
 
-    ``original`` is the student as it was given, ``own`` the one that is exported: without the tokens that no text
-    needs, which ``vocabulary`` counts.
+    ``original`` is the given student, and ``own`` is the one that is exported: its vocabulary may be trimmed, and
+    ``vocabulary`` then has the counts.
     """
 
     choice: ExportChoice
@@ -115,24 +115,24 @@ class _Job:
     def of(
         cls, student: ModelSource, choice: ExportChoice, data: DataChoice | None, teacher: AnyModel | None
     ) -> _Job:
-        """Raises GradistillError for what cannot be exported or compared."""
+        """Load and check everything. Raises GradistillError for what cannot be exported or compared."""
         _check_choice(choice, data, teacher)
         original, max_length = _loaded_student(student, choice)
-        judge = None if teacher is None else _loaded_teacher(teacher, original)
+        loaded_teacher = None if teacher is None else _loaded_teacher(teacher, original)
         rows = None if data is None else ExportRows.read(data, choice, original)
-        if judge is not None and rows is not None:
-            judge = judge.reading(rows.task.text_columns)
+        if loaded_teacher is not None and rows is not None:
+            loaded_teacher = loaded_teacher.reading(rows.task.text_columns)
         texts = QuantizationTexts.read(choice, rows, data)
-        own, vocabulary = _with_vocabulary(original, choice, texts.counted)
-        return cls(choice, original, own, judge, rows, texts, max_length, vocabulary)
+        exported, vocabulary = _with_vocabulary(original, choice, texts.counted)
+        return cls(choice, original, exported, loaded_teacher, rows, texts, max_length, vocabulary)
 
     @property
     def tokenizer(self) -> Any:
-        """Of the model that is exported."""
+        """The tokenizer of the model that is exported."""
         return self.own.tokenizer
 
     def export(self, draft: Path) -> dict[str, Any]:
-        """Write graphs and model files into ``draft``; what ``export.json`` holds of them."""
+        """Write graphs and model files into ``draft``; returns the content of ``export.json``."""
         file = draft / GRAPHS / MODEL
         logger.info(f"exporting {self.own.name}, texts of at most {self.max_length} tokens")
         graph = write_onnx(with_factors(_model(self.own)), self.tokenizer, file)
@@ -146,7 +146,7 @@ class _Job:
             onnx = predictors["onnx"]
             predictors["int8"], int8 = quantized_export(onnx, self.rows, self.choice, self.texts, logits)
         about = _described(self.original)
-        found = {
+        record = {
             "student": about,
             TRAINED: data_record(self.original.folder),
             "vocabulary": self.vocabulary,
@@ -162,18 +162,20 @@ class _Job:
             "versions": versions() | package_versions(*PACKAGES),
             "created": utc_now(),
         }
-        found["failed"] = _below_limits(found, self.choice)
-        found["warnings"] = _warnings(found, self.choice)
-        return found
+        record["failed"] = _below_limits(record, self.choice)
+        record["warnings"] = _warnings(record, self.choice)
+        return record
 
     def _predictors(self, file: Path) -> dict[str, Any]:
-        """Of the teacher, the student and the graph, by their names in ``export.json``."""
-        found: dict[str, Any] = {}
+        """The predictors of the teacher, the student and the graph, by their names in ``export.json``."""
+        predictors: dict[str, Any] = {}
         if self.teacher is not None:
-            found["teacher"] = self.teacher.predicting(_length_of(self.teacher, self.max_length), _ignore)
-        found["student"] = self.original.predicting(self.max_length, _ignore)
-        found["onnx"] = _predictor(file, self.own, self.max_length)
-        return found
+            predictors["teacher"] = self.teacher.predicting(
+                _length_of(self.teacher, self.max_length), _ignore
+            )
+        predictors["student"] = self.original.predicting(self.max_length, _ignore)
+        predictors["onnx"] = _predictor(file, self.own, self.max_length)
+        return predictors
 
     def _about_models(self) -> dict[str, Any]:
         limits, teacher = thresholds_of(_model(self.own)), self.teacher
@@ -195,14 +197,14 @@ class _Job:
         return measured_costs([model for model in costed if model], texts, self.max_length)
 
     def _windows(self) -> dict[str, Any]:
-        """How the student reads texts that are longer, where it was trained in windows."""
+        """The student's windows for long texts, if it was trained with windows."""
         pairs = self.rows is not None and len(self.rows.task.text_columns) > 1
         windows = None if pairs else trained_windows(self.original.folder)
         return {} if windows is None else {"texts": windows.as_dict()}
 
 
 def _check_choice(choice: ExportChoice, data: DataChoice | None, teacher: AnyModel | None) -> None:
-    """Raise RecipeError for an option that would do nothing."""
+    """Raise RecipeError for an option that would have no effect."""
     idle = {
         "a teacher": (teacher is not None and data is None, "data"),
         "a limit": (bool(choice.limits) and data is None, "data"),
@@ -220,48 +222,48 @@ def _check_choice(choice: ExportChoice, data: DataChoice | None, teacher: AnyMod
 
 
 def _loaded_student(source: ModelSource, choice: ExportChoice) -> tuple[AuditModel, int]:
-    """The student on the CPU, and the length of texts."""
-    own = AuditModel.load(source, "student", source_name(source))
-    if own.reader is None or own.tokenizer is None:
+    """The student on the CPU, and the number of tokens at which texts are cut."""
+    student = AuditModel.load(source, "student", source_name(source))
+    if student.reader is None or student.tokenizer is None:
         raise ModelError(
-            f"{own.name} is {own.kind}",
+            f"{student.name} is {student.kind}",
             expected="a PyTorch classifier",
-            remedy="name the folder it was made from",
+            remedy="name the run folder that the ONNX model was exported from",
         )
-    check_tokenizer(own.tokenizer)
-    _model(own).to("cpu").eval()
-    return own, task_length(choice.max_length, own.tokenizer, [own.reader])
+    check_tokenizer(student.tokenizer)
+    _model(student).to("cpu").eval()
+    return student, task_length(choice.max_length, student.tokenizer, [student.reader])
 
 
 def _with_vocabulary(
     own: AuditModel, choice: ExportChoice, texts: Sequence[str]
 ) -> tuple[AuditModel, dict[str, int] | None]:
-    """The student with the tokens that the texts need, and how many; the student itself where it keeps all."""
+    """The student with only the tokens of the texts, and their counts; or the student itself if it keeps all."""
     if choice.trim_vocabulary is None:
         return own, None
     assert own.tokenizer is not None
-    found = trim_vocabulary(_model(own), own.tokenizer, texts, choice.vocabulary_size)
-    logger.info(f"vocabulary: {len(found.kept)} of {found.before} tokens, for {len(texts)} texts")
+    trimmed = trim_vocabulary(_model(own), own.tokenizer, texts, choice.vocabulary_size)
+    logger.info(f"vocabulary: {len(trimmed.kept)} of {trimmed.before} tokens, for {len(texts)} texts")
     smaller = replace(
-        own, predictor=ClassifierPredictor(found.model, found.tokenizer),
-        reader=LoadedModel(own.owner, own.folder, found.model),
+        own, predictor=ClassifierPredictor(trimmed.model, trimmed.tokenizer),
+        reader=LoadedModel(own.owner, own.folder, trimmed.model),
     )  # fmt: skip
-    return smaller, found.as_dict() | {"texts": len(texts)}
+    return smaller, trimmed.as_dict() | {"texts": len(texts)}
 
 
 def _loaded_teacher(source: AnyModel, student: AuditModel) -> AuditModel:
     """The teacher on the CPU, its outputs in the order of the student's labels."""
-    judge = AuditModel.load(source, "teacher", source_name(source))
-    if judge.multi_label != student.multi_label:
-        raise other_kind(student, judge)
-    judge = judge.ordered(student.labels)
-    if judge.model is not None:
-        judge.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
-    return judge
+    loaded = AuditModel.load(source, "teacher", source_name(source))
+    if loaded.multi_label != student.multi_label:
+        raise other_kind(student, loaded)
+    loaded = loaded.ordered(student.labels)
+    if loaded.model is not None:
+        loaded.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
+    return loaded
 
 
 def _length_of(teacher: AuditModel, max_length: int) -> int:
-    """Texts are cut alike for both models; a teacher with a prompt reads as much as it was trained with."""
+    """The text length of the teacher: the student's, but with a prompt the one that the teacher was trained with."""
     return max_length if teacher.template is None else text_length([teacher], None)
 
 
@@ -272,20 +274,20 @@ def _parity(
     inputs: list[str],
     logits: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Both models on made token ids and on the rows, whose ``logits`` are kept: those of the graph as ``onnx``, those
-    of the model that it was made from as ``source``. Raises ModelError where they differ."""
+    """Compare the PyTorch model and its ONNX graph on generated token ids and on the rows. ``logits`` gets both models'
+    logits of the rows, as ``source`` and ``onnx``. Raises ModelError if they differ."""
     batches = made_batches(_model(own), onnx.tokenizer, onnx.max_length, inputs)
-    found = {"made": check_batches(_model(own), lambda c: onnx.session.run([OUTPUT], dict(c))[0], batches)}
+    parity = {"made": check_batches(_model(own), lambda c: onnx.session.run([OUTPUT], dict(c))[0], batches)}
     if rows is not None:
         logits["source"] = row_logits(own.predicting(onnx.max_length, _ignore), rows)
         logits["onnx"] = row_logits(onnx, rows)
         texts = [" | ".join(parts) for parts in rows.texts]
-        found["data"] = compared(logits["onnx"], logits["source"], "the data", texts)
+        parity["data"] = compared(logits["onnx"], logits["source"], "the data", texts)
     shown = ", ".join(
-        f"{part['largest_difference']:.1e} on {part['rows']} rows ({of})" for of, part in found.items()
+        f"{part['largest_difference']:.1e} on {part['rows']} rows ({of})" for of, part in parity.items()
     )
     logger.info(f"parity: logits differ by at most {shown}")
-    return found
+    return parity
 
 
 def _compared(
@@ -295,7 +297,7 @@ def _compared(
     logits: Mapping[str, np.ndarray],
     trained: Mapping[str, list[str]],
 ) -> dict[str, Any]:
-    """Metrics of all models, and loyalties to the student and to the teacher. ``logits`` are those known already."""
+    """Metrics of all models, and loyalties to the student and to the teacher. ``logits``: those already computed."""
     if rows is None:
         return {"metrics": {}, "loyalty": {}}
     every = {
@@ -304,15 +306,15 @@ def _compared(
     }
     figures = ModelFigures(predictors, rows, every, choice.seed)
     exported = [name for name in ("onnx", "int8") if name in predictors]
-    found = {"student": figures.loyalties("student", exported)}
+    loyalties = {"student": figures.loyalties("student", exported)}
     if "teacher" in predictors:
         to_teacher = figures.loyalties("teacher", ["student", *exported])
-        found["teacher"] = {name: marked(own, trained) for name, own in to_teacher.items()}
-    return {"metrics": figures.metrics(), "loyalty": found}
+        loyalties["teacher"] = {name: marked(own, trained) for name, own in to_teacher.items()}
+    return {"metrics": figures.metrics(), "loyalty": loyalties}
 
 
 def _below_limits(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
-    """A sentence for each figure of the smallest model that is below its limit, or that the rows do not define."""
+    """A sentence for each figure below its limit, or not defined on the rows. The INT8 model is checked, if any."""
     name = "onnx" if choice.quantize is None else "int8"
     failed = []
     for limit, least in choice.limits.items():
@@ -327,7 +329,7 @@ def _below_limits(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
 
 
 def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
-    """What was not checked, and what fell short of what was asked for."""
+    """Warnings about what was not compared, and about limits of quantization that were not reached."""
     cut = [f"figures are of texts cut at {found['max_length']} tokens; predict and audit read windows of it"]
     whole = cut if found["data"] is not None and "texts" in found else []
     if found["int8"] is None:
@@ -360,7 +362,7 @@ def _predictor(file: Path, own: AuditModel, max_length: int) -> OnnxPredictor:
 
 
 def _described(own: AuditModel) -> dict[str, Any] | None:
-    """The student, with the recipe of its run: an audit of the export reads there what it was trained on."""
+    """The student, with the recipe of its run, from which an audit of the export finds what it was trained on."""
     if own.reader is None:
         return None
     known = described(_model(own), own.name, own.reader.probe)

@@ -1,4 +1,4 @@
-"""What an export writes and measures."""
+"""The settings of an export."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from gradistill.errors import RecipeError, check_number, check_one_of, check_who
 QUANTIZATIONS = ("int8", "int8-static")
 
 LOYALTIES = ("label", "exact_match", "probability", "prediction", "response")
-"""Figures of an exported model, compared with the student it was made from. ``exact_match`` exists where a row may have
-several labels."""
+"""Figures of an exported model, compared with the student that was exported. ``exact_match`` is for multi-label
+classifiers."""
 
 TO_TEACHER = "teacher_"
-"""Begins the names of the same figures compared with the teacher."""
+"""The prefix of the same figures, compared with the teacher."""
 
 
 @dataclass(frozen=True)
 class ExportChoice:
-    """What is written and measured.
+    """What an export writes and measures.
 
-    ``quantize`` is ``int8``, ``int8-static`` or None. ``split`` names the rows to compare on, ``max_rows`` of them at
-    most, drawn by ``seed``; ``response_rows`` of these are used for response loyalty. ``max_length`` tokens a text
-    count, by default as many as the student was trained with. ``least_loyalty`` is the label loyalty to the unquantised
-    student (the correlation in a regression) below which layers are kept in float. ``limits`` are those of
-    ``--fail-under``. ``timing``: whether models are timed and their memory is measured.
+    ``quantize`` is ``int8``, ``int8-static`` or None. ``split`` names the rows to compare on, at most ``max_rows`` of
+    them, drawn by ``seed``. ``response_rows`` rows are drawn for response loyalty. Texts are cut at ``max_length``
+    tokens, by default as the student was trained. ``least_loyalty`` is the label loyalty to the unquantised student
+    (the correlation in a regression) below which layers are kept in float. ``limits`` are those of ``--fail-under``.
+    ``timing``: whether models are timed and their memory is measured.
 
     ``trim_vocabulary`` names texts (a file, a folder with training rows, an object): tokens that do not occur in them
-    go, but for single characters; with a ``vocabulary_size`` so many tokens stay. ``embedding_bits`` is 8, or 4: then
-    only the tokens that are frequent in these texts, or without them in the training rows of the data, keep 8. The same
-    texts calibrate ``int8-static``.
+    are removed, except single characters. With a ``vocabulary_size`` that many tokens are kept. ``embedding_bits`` is
+    8 or 4. With 4, only frequent tokens keep 8 bits: those of these texts, or else of the training rows. The same texts
+    calibrate ``int8-static``.
 
-    Raises RecipeError for values that cannot be.
+    Raises RecipeError for invalid values.
 
     Example: ``ExportChoice(quantize="int8", limits={"label_loyalty": 0.98})``
     """
@@ -76,7 +76,7 @@ class ExportChoice:
 
 
 def needs_texts(choice: ExportChoice) -> bool:
-    """Whether something is counted or calibrated on texts."""
+    """Whether the export counts tokens of texts, or calibrates on them."""
     return (
         choice.trim_vocabulary is not None
         or choice.embedding_bits == 4

@@ -1,4 +1,4 @@
-"""What the models of an export cost, side by side: size, parameters, latency, throughput, memory."""
+"""Costs of the models of an export or an audit: size, parameters, latency, throughput, memory."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from gradistill.models.loading import without_file_bars
 logger = logging.getLogger(__name__)
 
 TIMED_ROWS = {SINGLE: 100, BATCH: 320}
-"""Rows of the data that are timed, by how many a batch has."""
+"""The number of rows that are timed, by batch size."""
 
 
 @dataclass(frozen=True)
 class CostedModel:
-    """A model to be measured: a PyTorch classifier (``model``), or a ``file`` in ONNX."""
+    """A model to measure: a PyTorch classifier (``model``), or an ONNX ``file``."""
 
     name: str
     tokenizer: PreTrainedTokenizerBase
@@ -55,7 +55,7 @@ class CostedModel:
 
     @classmethod
     def of(cls, name: str, given: AuditModel) -> CostedModel | None:
-        """That of a loaded model; None for a function, which has no size and runs elsewhere, and for a mean."""
+        """The costed model of a loaded model; None for a function, which has no size here, and for several models."""
         predictor = given.predictor
         if isinstance(predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
             return None
@@ -69,15 +69,15 @@ class CostedModel:
         return {"bytes": weight_bytes(self.model), **parameter_counts(self.model)}
 
     def timed(self, texts: Sequence[Texts], max_length: int) -> TimedModel:
-        """The model and its batches of these texts, for the clock."""
+        """The model and its batches of these texts, ready to be timed."""
         runner = torch_runner(self.model.eval()) if self.file is None else onnx_runner(self.file)
-        some = {size: texts[:most] for size, most in TIMED_ROWS.items()}
+        texts_by_size = {size: texts[:most] for size, most in TIMED_ROWS.items()}
         batches = {
             size: [
                 model_inputs(part[k : k + size], self.tokenizer, max_length)
                 for k in range(0, max(len(part) - size, 0) + 1, size)
             ]
-            for size, part in some.items()
+            for size, part in texts_by_size.items()
         }
         return TimedModel(self.name, runner, batches)
 
@@ -94,27 +94,27 @@ class CostedModel:
 def measured_costs(
     models: Sequence[CostedModel], texts: Sequence[Texts], max_length: int, *, memory: bool = True
 ) -> dict[str, Any]:
-    """What each model costs, by its name; ``times`` compares it with the first one.
+    """The costs of each model, by name; ``times`` compares a model with the first one.
 
-    Without ``texts`` there is nothing to time: sizes alone are known. ``memory``: whether a process a model measures
-    its peak, which takes seconds.
+    Without ``texts`` only sizes are measured. ``memory``: also measure peak memory, in one process a model, which takes
+    seconds.
     """
-    found: dict[str, Any] = {model.name: model.size() for model in models}
+    costs: dict[str, Any] = {model.name: model.size() for model in models}
     if not texts or not models:
-        return found
+        return costs
     measured = [model.timed(texts, max_length) for model in models]
     for cores in core_counts():
         on = "1 core" if cores == 1 else f"{cores} cores"
         logger.info(f"timing {len(models)} models on {min(len(texts), TIMED_ROWS[BATCH])} rows, with {on}")
         for name, figures in timed(measured, cores).items():
-            found[name].setdefault("cores", {})[str(cores)] = figures
+            costs[name].setdefault("cores", {})[str(cores)] = figures
     for model, ready in zip(models, measured, strict=True) if memory else ():
-        found[model.name]["peak_mb"] = model.memory(ready.batches[BATCH][0])
-    return found
+        costs[model.name]["peak_mb"] = model.memory(ready.batches[BATCH][0])
+    return costs
 
 
 def audit_costs(models: AuditModels, texts: Sequence[Texts], max_length: int) -> dict[str, Any]:
-    """What the models of an audit cost on the CPU, where they stay from now on; functions and means are left out."""
+    """The costs of the models of an audit on the CPU. Models are moved there; functions and means are left out."""
     costed = []
     for name, model in (("teacher", models.teacher), *zip(models.names, models.students, strict=True)):
         if model.model is not None:

@@ -1,4 +1,4 @@
-"""How far exported models decide as the student and the teacher do, on rows of the data."""
+"""Loyalties of exported models to the student and to the teacher, and their metrics, on rows of the data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from gradistill.data.raw_words import Texts, row_texts, word_pool
 
 @dataclass(frozen=True)
 class ExportRows:
-    """Rows that exported models are compared on. ``gold`` are class ids or scores, None without labels."""
+    """Rows on which exported models are compared. ``gold`` are class ids or scores, None without labels."""
 
     task: Task
     texts: Sequence[Texts]
@@ -42,7 +42,7 @@ class ExportRows:
 
     @classmethod
     def read(cls, data: DataChoice, choice: ExportChoice, student: AuditModel) -> ExportRows:
-        """The rows of the split, their labels in the student's order. Raises DataError for what does not fit."""
+        """The rows of the split, with class ids in the student's order. Raises DataError if they do not fit."""
         names = student.labels or ("LABEL_0",)
         if student.multi_label:
             data = replace(data, kind=data.kind or "multi_label")
@@ -68,7 +68,7 @@ class ExportRows:
         return [Copy(texts) for texts in self.texts]
 
     def about(self, split: str) -> dict[str, Any]:
-        """What ``export.json`` holds of the rows."""
+        """The part of ``export.json`` about the rows."""
         return {
             "task": self.task.name,
             "split": split,
@@ -80,8 +80,7 @@ class ExportRows:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """Figures of several ``predictors`` by name, on the same rows. ``logits`` are those of the rows by each model, as
-    ``row_logits`` returns them."""
+    """Figures of several ``predictors`` by name, on the same rows. ``logits`` has each model's ``row_logits``."""
 
     predictors: Mapping[str, Predictor]
     rows: ExportRows
@@ -93,17 +92,19 @@ class ModelFigures:
         return Predictions(self.logits[name], multi_label=self.rows.task.multi_label, thresholds=limits)
 
     def loyalties(self, reference: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Label, probability, prediction and response loyalty of models to a reference, by model; each as in an audit:
-        value, interval, n."""
-        found = {}
+        """The loyalties of models to a reference, by model: label, probability, prediction, response. Each has value,
+        interval and n, as in an audit."""
+        loyalties = {}
         responses = self._responses(reference, names)
         for name in names:
             compared = self._predictions(name), self._predictions(reference)
             figures = loyalty(*compared, seed=self.seed).figures
             figures["response"] = responses.get(name)
             known = {figure: figures[figure] for figure in LOYALTIES}
-            found[name] = {figure: value.as_dict() for figure, value in known.items() if value is not None}
-        return found
+            loyalties[name] = {
+                figure: value.as_dict() for figure, value in known.items() if value is not None
+            }
+        return loyalties
 
     def _responses(self, reference: str, names: Sequence[str]) -> dict[str, Estimate | None]:
         if not self.rows.response.texts or not names:
@@ -112,10 +113,10 @@ class ModelFigures:
         several = self.rows.task.multi_label
         judge = self.predictors[reference]
         examiner = WordExaminer(judge, students, self.rows.pool, seed=self.seed, multi_label=several)
-        found = examiner.response(self.rows.response, masked=False)
+        responses = examiner.response(self.rows.response, masked=False)
         return {
             name: flat(estimates(one.columns, ["response"], seed=self.seed)).get("response")
-            for name, one in zip(names, found, strict=True)
+            for name, one in zip(names, responses, strict=True)
         }
 
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -126,7 +127,7 @@ class ModelFigures:
         known = task.labelled(gold)
         if not known.any():
             return {}
-        found = {
+        intervals = {
             name: metric_estimates(
                 task,
                 values[known],
@@ -136,7 +137,7 @@ class ModelFigures:
             )
             for name, values in self.logits.items()
         }
-        return {name: {k: e.as_dict() for k, e in estimate.items()} for name, estimate in found.items()}
+        return {name: {k: e.as_dict() for k, e in estimate.items()} for name, estimate in intervals.items()}
 
 
 def row_logits(predictor: Predictor, rows: ExportRows) -> np.ndarray:
@@ -145,8 +146,8 @@ def row_logits(predictor: Predictor, rows: ExportRows) -> np.ndarray:
 
 
 def loyalty_of(own: np.ndarray, student: np.ndarray, task: Task, thresholds: np.ndarray | None) -> float:
-    """The share of rows for which two models' logits mean the same label; of labels where a row may have several; the
-    correlation in a regression, where scores that are all alike have none: 0."""
+    """The share of rows with the same predicted label in both models; multi-label: the share of equal labels. In a
+    regression it is the correlation, and 0 if that is not defined because all scores are equal."""
     if task.labels is None:
         correlated = float(pearson(own[:, 0], student[:, 0]))
         return correlated if isfinite(correlated) else 0.0

@@ -1,4 +1,4 @@
-"""The INT8 model of an export: how its graph is quantised, and what that costs."""
+"""The INT8 model of an export: quantise the graph, and keep layers in float where loyalty needs it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gradistill.export.quantization import REDUCED_RANGE, Quantization, quantize
 from gradistill.export.vocabulary import frequent_tokens
 
 SEARCH_ROWS = 200
-"""Rows on which each layer alone is tried in float."""
+"""Rows on which the difference in logits is measured while layers are tried in float."""
 
 FREQUENT = 1000
-"""Tokens whose embeddings keep eight bits where others have four: nine of ten tokens of English are among them."""
+"""The number of frequent tokens that keep 8 bits with 4-bit embeddings: they cover nine of ten tokens in English."""
 
 CALIBRATION_ROWS = 100
 """Texts whose activations set the ranges of static quantisation."""
@@ -43,14 +43,14 @@ class QuantizationTexts:
     def read(
         cls, choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None
     ) -> QuantizationTexts:
-        """Raises RecipeError where texts are needed and there are none to be had."""
+        """Read the texts. Raises RecipeError if texts are needed and none are given."""
         counted = _counted(choice, rows, data)
         return cls(counted, _calibration(choice, rows, data, counted))
 
 
 def _counted(choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None) -> list[str]:
-    """The texts whose tokens are counted: those of ``trim_vocabulary``, or else the training rows of the data; none
-    where nothing asks for them."""
+    """The texts whose tokens are counted: those of ``trim_vocabulary``, or else the training rows of the data. Empty if
+    the export needs no texts."""
     if not needs_texts(choice):
         return []
     source = choice.trim_vocabulary if choice.trim_vocabulary is not None else data and data.source
@@ -67,13 +67,13 @@ def _counted(choice: ExportChoice, rows: ExportRows | None, data: DataChoice | N
 def _calibration(
     choice: ExportChoice, rows: ExportRows | None, data: DataChoice | None, counted: Sequence[str]
 ) -> list[Texts]:
-    """The texts whose activations set the ranges of static quantisation, drawn by the seed: training rows as the model
-    reads them, of a model of pairs both texts; without data some of the ``counted`` texts."""
+    """The texts whose activations set the ranges of static quantisation, drawn by the seed. They are training pairs for
+    a model of pairs, and otherwise some of the ``counted`` texts."""
     if choice.quantize != "int8-static":
         return []
     every: list[Texts] = [(text,) for text in counted]
     if rows is not None and data is not None and len(rows.task.text_columns) > 1:
-        with suppress(DataError):  # of data without training rows the counted texts are all that there is
+        with suppress(DataError):  # data without training rows: the counted texts are used
             read = read_unlabelled(data.source, rows.task, split="train", skip_incomplete=True)
             every = row_texts(read.rows, rows.task)
     drawn = np.random.default_rng(choice.seed).permutation(len(every))[:CALIBRATION_ROWS]
@@ -87,38 +87,38 @@ def quantized_export(
     texts: QuantizationTexts,
     logits: dict[str, np.ndarray],
 ) -> tuple[OnnxPredictor, dict[str, Any]]:
-    """Write the INT8 model of a graph beside it; returns it, and what ``export.json`` holds of it.
+    """Write the INT8 model of a graph into the same folder; returns it, and its entry of ``export.json``.
 
-    With ``rows``, as many layers are in float as the limit needs, and the ``logits`` of the rows are kept as ``int8``;
-    those of the model that the graph was made from are there as ``source``.
+    With ``rows``, as many layers stay in float as the limit needs. ``logits["source"]`` are the float model's logits of
+    the rows; ``logits["int8"]`` is set to those of the INT8 model.
     """
     file = source.file
     assert file is not None
     target, how = file.with_name(QUANTIZED), _quantization(source, choice, texts)
-    found: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "weights": "int8, a scale a channel", "embeddings": "int8, a scale a row", "embedding_bits": 8,
         "activations": "while it runs" if how.calibration is None else f"ranges of {len(how.calibration)} texts",
         "reduce_range": REDUCED_RANGE, "layers": None,
     }  # fmt: skip
     if rows is None:
         quantize(file, target, how=how)
-        found["embedding_bits"] = choice.embedding_bits
+        entry["embedding_bits"] = choice.embedding_bits
     else:
         wanted, sample, task = logits["source"], rows.copies[:SEARCH_ROWS], rows.task
 
         def difference(made: Path) -> float:
             return float(np.abs(_of_file(source, made).logits(sample)[0] - wanted[: len(sample)]).mean())
 
-        def loyal(made: Path) -> float:  # the last file that is asked for is the one that stays
+        def loyal(made: Path) -> float:  # the last file that is measured is the one that is kept
             logits["int8"] = row_logits(_of_file(source, made), rows)
             return loyalty_of(logits["int8"], wanted, task, source.thresholds)
 
         layers = quantized_within(file, target, loyal, difference, choice.least_loyalty, how)
-        found |= {"layers": layers.as_dict(), "embedding_bits": layers.embedding_bits}
-    if found["embedding_bits"] == 4 and how.frequent is not None:
+        entry |= {"layers": layers.as_dict(), "embedding_bits": layers.embedding_bits}
+    if entry["embedding_bits"] == 4 and how.frequent is not None:
         kept = len(how.frequent)
-        found["embeddings"] = f"4 bits, a scale a row; 8 bits for the {kept:,} most frequent tokens"
-    return _of_file(source, target), found
+        entry["embeddings"] = f"4 bits, a scale a row; 8 bits for the {kept:,} most frequent tokens"
+    return _of_file(source, target), entry
 
 
 def _quantization(source: OnnxPredictor, choice: ExportChoice, texts: QuantizationTexts) -> Quantization:

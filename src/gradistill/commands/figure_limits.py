@@ -10,14 +10,14 @@ _LOYALTY = "_loyalty"
 
 
 def figure_of(limit: str) -> str:
-    """The figure that a limit is for: ``label_loyalty`` and ``label`` are one."""
+    """The figure of a limit: ``label_loyalty`` and ``label`` name the same figure."""
     return limit.removesuffix(_LOYALTY)
 
 
 def check_limits(
     limits: Mapping[str, float], loyalties: Iterable[str], others: Iterable[str] = (), *, owner: str
 ) -> None:
-    """Raise RecipeError for a limit of what is no figure of the ``owner``, and for one above 1 of the ``loyalties``.
+    """Raise RecipeError for a limit of an unknown figure, and for a limit above 1 of one of the ``loyalties``.
 
     Example: ``check_limits({"label_loyalty": 0.95}, ["label", "response"], owner="audit")``
     """

@@ -42,7 +42,7 @@ class FileSource:
 
     @classmethod
     def of(cls, given: TeacherAnswers, files: Sequence[AnswerFile], splits: Splits) -> FileSource:
-        """``files`` are those of ``given``, as they were read."""
+        """The source of the given answers. ``files`` are the files of ``given`` after reading."""
         answers = [file.answers(splits.task) for file in files]
         if len(files) == 2 and files[0].labels != files[1].labels:
             raise DataError(
@@ -65,12 +65,12 @@ class FileSource:
         return {"teacher": " ".join(checksum_of(Path(file)) for file in files)}
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
-        found: Values = {}
+        values: Values = {}
         for signal in signals:
-            found[signal] = (
+            values[signal] = (
                 self._of_copies(asked, signal) if isinstance(signal, WordCopyLogits) else self._of_rows(asked)
             )
-        return found
+        return values
 
     def _of_rows(self, asked: Asked) -> dict[int, np.ndarray]:
         numbers, texts = asked.numbers, asked.texts
@@ -85,7 +85,7 @@ class FileSource:
         }
 
     def _of_copies(self, asked: Asked, signal: WordCopyLogits) -> dict[int, np.ndarray]:
-        found: dict[int, list[np.ndarray]] = {}
+        logits: dict[int, list[np.ndarray]] = {}
         missing = []
         for row, number, copy in asked.copies(signal):
             texts = as_texts(copy)
@@ -93,10 +93,10 @@ class FileSource:
             if place is None:
                 missing.append(f"copy {number[0]}/{number[1]} of row {row}, {shown_text(texts)}")
             else:
-                found.setdefault(row, []).append(self.train.logits[place].astype(np.float32))
+                logits.setdefault(row, []).append(self.train.logits[place].astype(np.float32))
         if missing:
             _refuse_missing(self.train, missing, "by id", "changed copies of rows")
-        return {row: np.stack(arrays) for row, arrays in found.items()}
+        return {row: np.stack(arrays) for row, arrays in logits.items()}
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions | None:
         of_file = self.validation if split == "validation" else None
@@ -123,7 +123,7 @@ def _refuse_missing(answers: Answers, missing: Sequence[str], how: str, what: st
     file = answers.table.file
     remedy = {
         "by id": "write the texts with the same data, method and settings (gradistill signals --write-texts), "
-        "and have each answered; an id ends with a mark of its text",
+        "and answer every line; an id contains a hash of its text, so ids of other data do not match",
         "by their texts": "have them answered, or take the file of this data",
     }
     raise DataError(

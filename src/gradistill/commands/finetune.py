@@ -43,16 +43,16 @@ def finetune(
 ) -> RunResult:
     """Fine-tune a pre-trained model into a teacher; returns what ``metrics.json`` holds, with the model.
 
-    Where there is a ``test`` split with labels, it is evaluated at the end.
+    A ``test`` split with labels is evaluated at the end.
 
     Parameters:
         ``model``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``, which is left as it is.
         ``data``: a ``DataChoice``, or what its ``source`` may be: a path, a ``Dataset``, a frame, a list of dicts.
         ``output``: the run folder. An unfinished run of the same recipe and data in it goes on.
-        ``recipe``: of ``load_recipe("finetune")``.
+        ``recipe``: a recipe from ``load_recipe("finetune")``.
         ``overwrite``: replace an earlier run in that folder.
 
-    Raises GradistillError before any work for what cannot be trained, and leaves no folder then.
+    Raises GradistillError before any work if the run cannot be trained. It then leaves no folder.
 
     Example: ``finetune("minilm-l6", {"train": rows, "validation": more}, "runs/teacher", load_recipe("finetune"))``
     """
@@ -89,7 +89,7 @@ def finetune(
 
 
 def _refuse_options(recipe: Recipe, choice: DataChoice) -> None:
-    """Raise RecipeError for settings that only a student of a teacher has."""
+    """Raise RecipeError for settings that apply to distillation only."""
     if recipe.needs_teacher:
         raise RecipeError(
             f"the recipe {recipe.method!r} needs a teacher",
@@ -99,13 +99,13 @@ def _refuse_options(recipe: Recipe, choice: DataChoice) -> None:
     if idle := list(recipe.student.model_dump(exclude_defaults=True)):
         raise RecipeError(
             f"student.{idle[0]} was given, and fine-tuning trains the model as it is",
-            expected="settings of training alone",
+            expected="settings of training only",
             remedy=f"leave student.{idle[0]} out, or use gradistill distill",
         )
     for name in ("label_map", "unlabelled"):
         if getattr(choice, name) is not None:
             raise RecipeError(
-                f"{name} was given, and fine-tuning has no teacher that it could be for",
+                f"{name} was given, and fine-tuning has no teacher to apply it to",
                 expected="label_column, text_columns, kind, validation_share or positive",
                 remedy=f"leave {name} out, or give it to distill",
             )

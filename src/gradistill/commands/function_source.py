@@ -33,7 +33,7 @@ from gradistill.signals import Signal
 
 @dataclass(frozen=True, eq=False)
 class Remembering:
-    """A predictor that is asked each text once: a function may cost money."""
+    """A predictor that caches predictions, so that each text is predicted once: a function may cost money."""
 
     inner: Predictor
     known: dict[Texts, np.ndarray] = field(default_factory=dict)
@@ -48,14 +48,14 @@ class Remembering:
         refused_heads(heads, "a function")
         new = [Copy(t) for t in dict.fromkeys(copy.texts for copy in copies) if t not in self.known]
         if new:
-            found = self.inner.logits(new)[0]
-            self.known.update({copy.texts: row for copy, row in zip(new, found, strict=True)})
+            logits = self.inner.logits(new)[0]
+            self.known.update({copy.texts: row for copy, row in zip(new, logits, strict=True)})
         return np.stack([self.known[copy.texts] for copy in copies])[None]
 
 
 @dataclass(frozen=True, eq=False)
 class FunctionSource:
-    """A function from texts to probabilities; each text is given to it once."""
+    """A function from texts to probabilities, called once for each text."""
 
     name: str
     predictor: Predictor
@@ -66,7 +66,7 @@ class FunctionSource:
 
     @classmethod
     def of(cls, function: PredictFunction, name: str, task: Task) -> FunctionSource:
-        """The columns that the function returns must be in the order of the task's labels."""
+        """The source of a function whose columns are in the order of the task's labels."""
         predictor = FunctionPredictor(function, task.labels, None, task.multi_label)
         return cls(name, Remembering(predictor), function_identity(function))
 
@@ -84,18 +84,18 @@ class FunctionSource:
 
 
 def function_name(function: PredictFunction) -> str:
-    """What messages and run folders call a function: its module and name."""
+    """The name of a function in messages and run folders: its module and qualified name."""
     given: Any = function
-    own = getattr(given, "__qualname__", None) or type(given).__qualname__
-    return f"{getattr(given, '__module__', None) or type(given).__module__}:{own}"
+    qualified_name = getattr(given, "__qualname__", None) or type(given).__qualname__
+    return f"{getattr(given, '__module__', None) or type(given).__module__}:{qualified_name}"
 
 
 def function_identity(function: PredictFunction) -> str:
-    """A hash of the function's name, of its source where Python knows it, and of the values that it is made with: an
-    edited one, or one with other values, is another teacher.
+    """A hash of a function's name, source code (if Python has it) and bound values. A function with other code or other
+    values is another teacher.
 
     Values are numbers, texts, tuples and functions, in ``functools.partial``, defaults and the scope around a function.
-    Lists, dictionaries and objects change while it runs. They are not looked at, nor what a function calls.
+    Lists, dictionaries and objects can change while it runs, so they do not count; nor do functions that it calls.
     """
     given: Any = function
     if isinstance(given, partial):
@@ -113,11 +113,11 @@ def _source(given: Any) -> str | None:
 
 
 _CHANGES = "changes"
-"""In the place of a value that is not looked at."""
+"""Stands for a value that does not count."""
 
 
 def _held(given: Any) -> list[Any]:
-    """The defaults of a function or method, and what it has from the scope around it and does not set itself."""
+    """The defaults of a function or method, and the variables of the enclosing scope that it does not set itself."""
     inner = getattr(given, "__func__", given)
     if not isfunction(inner):
         return []
@@ -132,12 +132,12 @@ def _held(given: Any) -> list[Any]:
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # of a name that has no value yet
+    except ValueError:  # the name has no value yet
         return _CHANGES
 
 
 def _plain(value: Any) -> Any:
-    """A value that cannot change, as it is compared; ``_CHANGES`` for any other."""
+    """An immutable value in a form that can be hashed; ``_CHANGES`` for any other value."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Models as callers and options give them: one, several, or a teacher of which only outputs are known."""
+"""Models as callers and options give them: one, several, or a teacher that gives outputs only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gradistill.errors import RecipeError
 from gradistill.models.model_source import ModelSource, model_name, model_paths
 
 OneModel = ModelSource | PredictFunction | PromptedTeacher
-"""A PyTorch classifier, an ONNX model (its folder or file), a function from texts to probabilities, or a model in a
-prompt."""
+"""A PyTorch classifier, an ONNX model (its folder or file), a function from texts to probabilities, or a model with a
+prompt around its texts."""
 
 AnyModel = OneModel | list[OneModel] | dict[str, OneModel]
-"""One model; several, the mean of their probabilities; or by label one that predicts whether a row has it."""
+"""One model; a list, whose probabilities are averaged; or a dictionary with one yes-no model for each label."""
 
 AnyTeacher = AnyModel | TeacherAnswers
 """A model, several, or files of answers."""
@@ -30,33 +30,33 @@ AnyTeacher = AnyModel | TeacherAnswers
 def is_function(given: Any) -> bool:
     """Whether a model is given as a function from texts to probabilities.
 
-    A network or a tokenizer alone is none, though both can be called.
+    A network or a tokenizer does not count, although both are callable.
     """
     return callable(given) and not isinstance(given, nn.Module | PreTrainedTokenizerBase | os.PathLike)
 
 
 def is_several(given: Any) -> bool:
-    """Whether it is a list of models, or a mapping of one a label."""
+    """Whether several models are given: a list, or a dictionary with one model a label."""
     return isinstance(given, list | dict)
 
 
 def members(given: Any) -> tuple[Any, ...]:
-    """Each of several models; one alone is its only member."""
+    """The models as a tuple. A single model is its only member."""
     if not is_several(given):
         return (given,)
     return tuple(given.values() if isinstance(given, dict) else given)
 
 
 def each_changed(given: Any, change: Callable[[Any], Any]) -> Any:
-    """Several models with each of them changed, in the form that they were given in."""
+    """Apply ``change`` to each of several models; returns them as a list or a dictionary, as they were given."""
     if isinstance(given, dict):
         return {label: change(each) for label, each in given.items()}
     return [change(each) for each in given]
 
 
 def source_name(given: AnyModel) -> str:
-    """What messages and reports call a model. Raises RecipeError for the name of a function, which only the command
-    line may bring."""
+    """The name of a model in messages and reports. Raises RecipeError for the name of a function (``python:…``), which
+    is allowed on the command line only."""
     if is_several(given):
         start = "one a label: " if isinstance(given, dict) else "mean of "
         return start + ", ".join(Path(source_name(each)).name for each in members(given))
@@ -73,7 +73,7 @@ def source_name(given: AnyModel) -> str:
 
 
 def source_paths(given: AnyTeacher) -> tuple[str, ...]:
-    """The paths, or ids, that models are read from. Raises ModelError for what is no model."""
+    """The paths or ids that models are read from. Raises ModelError for an object that is no model."""
     if is_several(given):
         return tuple(path for each in members(given) for path in source_paths(each))
     if isinstance(given, TeacherAnswers):
@@ -84,7 +84,7 @@ def source_paths(given: AnyTeacher) -> tuple[str, ...]:
 
 
 def refuse_prompt_of(given: Any) -> None:
-    """Raise RecipeError for what reads texts in no prompt: a function, or what has one already."""
+    """Raise RecipeError for a teacher that cannot get a prompt: a function, several models, or one with a prompt."""
     if is_several(given):
         kind, remedy = "several models", "give each of them its prompt"
     elif isinstance(given, PromptedTeacher):

@@ -1,4 +1,4 @@
-"""A trainer at work: what stops it is one message, and what it has saved is whole."""
+"""Run a Trainer: a failure becomes one message, and what it has saved is complete."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Stopwatch(TrainerCallback, ExportableState):
-    """The seconds that the steps so far have taken, those of earlier processes too: checkpoints hold them."""
+    """Measures the seconds of training so far. Checkpoints store them, so earlier processes count too."""
 
     def __init__(self, earlier: float = 0.0) -> None:
         self._earlier, self._start = earlier, perf_counter()
@@ -44,20 +44,20 @@ class Stopwatch(TrainerCallback, ExportableState):
         return self._earlier + perf_counter() - self._start
 
     def state(self) -> dict[str, Any]:
-        """What the Trainer writes into a checkpoint, and makes a new stopwatch of when it goes on from there."""
+        """The state that the Trainer writes into a checkpoint, and creates a new stopwatch from on resume."""
         return {"args": {"earlier": self.seconds}, "attributes": {}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        held: Any = state.stateful_callbacks
-        held.setdefault(Stopwatch.__name__, self.state())  # a checkpoint of an earlier version has none
+        states: Any = state.stateful_callbacks
+        states.setdefault(Stopwatch.__name__, self.state())  # a checkpoint of an earlier version has none
 
 
 def trained(trainer: Trainer, checkpoint: str | None) -> float:
-    """Train, from a checkpoint if there is one; returns the seconds, with those before the checkpoint.
+    """Train, from ``checkpoint`` if it is given; returns the seconds, including those before the checkpoint.
 
-    Raises TrainingError without enough memory.
+    Raises TrainingError if the memory is too small.
     """
     for bars in (DEFAULT_PROGRESS_CALLBACK, ProgressCallback, PrinterCallback):
         trainer.remove_callback(bars)
@@ -88,8 +88,8 @@ def trained(trainer: Trainer, checkpoint: str | None) -> float:
 
 @contextmanager
 def reporting_disk_errors(checkpoints: Path) -> Iterator[None]:
-    """Raises TrainingError where something inside the block cannot be written, by whatever library; the whole
-    checkpoints stand, and what was half-written goes."""
+    """Raise TrainingError if any library fails to write to the disk inside the block. Complete checkpoints are kept,
+    half-written ones are removed."""
     try:
         yield
     except Exception as error:
@@ -100,21 +100,21 @@ def reporting_disk_errors(checkpoints: Path) -> Iterator[None]:
         whole = last_whole(checkpoints)
         raise TrainingError(
             f"{checkpoints.parent} cannot be written: {reason}",
-            expected="room on the disk, and leave to write",
-            remedy="see to it and give the same command again; "
-            + (f"it goes on from {whole.name}" if whole else "nothing had been saved before"),
+            expected="free space on the disk, and permission to write",
+            remedy="free space or change permissions, then give the same command again; "
+            + (f"it resumes from {whole.name}" if whole else "nothing had been saved before"),
         ) from error
 
 
 def saving(model: Any, tokenizer: PreTrainedTokenizerBase) -> Callable[[Path], None]:
-    """What writes a model and its tokenizer into a folder. Not Trainer.save_model: it adds a pickle of the
-    arguments, which recipe.yaml holds."""
+    """A function that writes a model and its tokenizer into a folder. Trainer.save_model is not used: it adds a pickle
+    of the arguments, which recipe.yaml holds."""
 
     def save(folder: Path) -> None:
         with without_file_bars():
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        # safetensors 0.8 writes them for their owner alone (its issue 782): nobody else could serve the model.
+        # safetensors 0.8 makes the files readable by their owner only (its issue 782): nobody else could serve them.
         mode = S_IMODE((folder / "config.json").stat().st_mode)
         for weights in folder.glob("*.safetensors"):
             weights.chmod(mode)

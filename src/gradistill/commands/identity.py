@@ -1,4 +1,4 @@
-"""What identifies models and data in a report that is filed: hashes of weights and files, and recipes."""
+"""The identity of models and data in a report: hashes of weights and files, and recipes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WEIGHTS = "model.safetensors"
 
 
 def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
-    """The hash of a loaded model, that of its file of weights, and the recipes of its runs; None for what there is not.
+    """The hash of a loaded model, the hash of its weights file, and the recipes of its runs; None for missing parts.
 
     Parameters:
-        ``model``: as it is in memory.
+        ``model``: the model in memory.
         ``folder``: its folder, hub id, or an empty text.
 
     Example: ``model_identity(model, "runs/student")["sha256"]``
@@ -42,14 +42,14 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
 
 
 def of_onnx(predictor: Any) -> str:
-    """Of an ONNX file, of the files beside it that hold its weights, and of the configuration with the labels."""
+    """A hash of an ONNX model: its file, its external weights files, and the configuration with the labels."""
     file = predictor.file
     files = [*graph_files(file), model_folder_of(file) / "config.json"]
     return digest([[path.name, checksum_of(path)] for path in files])
 
 
 def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
-    """Name and SHA-256 of the files that hold a split; none for objects in memory and data sets of the hub.
+    """Name and SHA-256 of the files of a split; empty for objects in memory and datasets of the hub.
 
     Example: ``data_files("DATA/mrpc", "validation", task)[0]["sha256"]``
     """
@@ -57,28 +57,37 @@ def data_files(source: Source, split: str, task: Task) -> list[dict[str, str]]:
 
 
 def recipes_of(folder: Path) -> dict[str, Any]:
-    """The ``recipe`` of the run in a folder, or of the student that an export there was made from, as YAML without
-    secrets and folders; the ``earlier_recipes`` of the students that it started from, the last first; and whether its
-    unlabelled rows were ``changed_copies``. A part that cannot be read is left out.
+    """The recipes of a run, or of the student of an export, in a folder. A part that cannot be read is left out.
+
+    ``recipe`` is YAML without secrets and folders. ``earlier_recipes`` are those of the checkpoints that the student
+    started from, the last first. ``changed_copies``: whether its unlabelled rows were changed copies.
 
     Example: ``recipes_of(Path("runs/student"))["recipe"]``
     """
     exported, trained = (_mapping(record(folder).get("student")) for record in (export_record, record_of))
     try:
-        own = folder / RECIPE
-        text = public_recipe(read_keys(own, "recipe", "keys")) if own.is_file() else exported.get("recipe")
+        recipe_file = folder / RECIPE
+        text = (
+            public_recipe(read_keys(recipe_file, "recipe", "keys"))
+            if recipe_file.is_file()
+            else exported.get("recipe")
+        )
     except (RecipeError, RecursionError):
         text = None
     kept = {key: exported.get(key) or trained.get(key) for key in (EARLIER, CHANGED_COPIES)}
-    found = {"recipe": text, **kept}
-    return {name: value for name, value in found.items() if value}
+    recipes = {"recipe": text, **kept}
+    return {name: value for name, value in recipes.items() if value}
 
 
 def earlier_training(start: str | None) -> dict[str, Any]:
-    """What a student's record holds of the student that it starts from; nothing where that was trained elsewhere."""
-    found = recipes_of(Path(start)) if start else {}
-    recipes = {EARLIER: [found["recipe"], *found.get(EARLIER, ())]} if found.get("recipe") else {}
-    return recipes | {key: value for key, value in found.items() if key == CHANGED_COPIES}
+    """The part of a student's record about the checkpoint that it starts from; empty without recorded recipes."""
+    started_from = recipes_of(Path(start)) if start else {}
+    recipes = (
+        {EARLIER: [started_from["recipe"], *started_from.get(EARLIER, ())]}
+        if started_from.get("recipe")
+        else {}
+    )
+    return recipes | {key: value for key, value in started_from.items() if key == CHANGED_COPIES}
 
 
 def _mapping(part: Any) -> dict[str, Any]:

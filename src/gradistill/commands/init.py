@@ -1,4 +1,4 @@
-"""``gradistill init``: look at a file, and write down how to make a student of it. No model is loaded."""
+"""``gradistill init``: read data, and write a proposed project file. No model is loaded."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from gradistill.printing import printable
 
 WIDTH = 96
 TEACHER_EXAMPLES, STUDENT_EXAMPLES = 12_000, 16_000
-"""Rows that a model sees in all its epochs: enough for a small model, and minutes to an hour on two cores."""
+"""Rows that a model reads in all epochs together: enough for a small model, and minutes to an hour on two cores."""
 EPOCHS = (3, 20)
 MOST_ROWS = 20_000
-"""More training rows than these are left out at first: a first run should end on the same day."""
+"""The most training rows that are proposed, so that a first run ends on the same day."""
 USUAL_LENGTH, LENGTHS = 128, (128, 256, 512)
 TOKENS_PER_WORD = 1.3
 LONG_TEXTS = 0.95
-"""The share of the texts that should be read whole."""
+"""The share of texts that the proposed length should not cut."""
 
 
 def init(
@@ -42,17 +42,17 @@ def init(
     model: str | None = None,
     force: bool = False,
 ) -> Path:
-    """Look at data and write a commented ``gradistill.yaml`` that ``run`` carries through; returns its path.
+    """Read data and write a commented ``gradistill.yaml`` for ``run``; returns its path.
 
-    Columns, labels, validation rows, teacher, student and settings are proposed. What is not certain has a comment
-    with the reason. Nothing is trained, and no model is loaded.
+    Columns, labels, validation rows, teacher, student and settings are proposed. A comment gives the reason for each
+    uncertain value. Nothing is trained, and no model is loaded.
 
     Parameters:
-        ``data``: a path or hub id, or a ``DataChoice`` of one: what it names is kept, the rest is proposed.
+        ``data``: a path or hub id, or a ``DataChoice`` of one. Fields that are set are kept, the others are proposed.
         ``output``: the file to write. Paths in it are relative to its folder.
         ``model``: the model that is fine-tuned into the teacher: a folder, a hub id or ``minilm-l6``, which is the
             default where it is installed.
-        ``force``: replace a file that is there.
+        ``force``: replace an existing file.
 
     Raises DataError for data that a run would refuse, and RecipeError where ``output`` cannot be written.
 
@@ -64,7 +64,7 @@ def init(
 def drafted(
     data: DataChoice | Source, output: Path, *, model: str | None = None, force: bool = False
 ) -> tuple[Path, Proposal]:
-    """As ``init``, with the proposal that the file holds.
+    """Do the work of ``init``; returns the path and the proposal in the file.
 
     Example: ``drafted("tickets.csv", Path("gradistill.yaml"))[1].doubts``
     """
@@ -84,8 +84,8 @@ def drafted(
             remedy="leave the task out, and name columns, kind and positive class",
         )
     _refuse_taken(output, force)
-    found = propose(given)
-    text = project_text(found, _relative(model, output.parent) if model else _model(), output.parent)
+    proposal = propose(given)
+    text = project_text(proposal, _relative(model, output.parent) if model else _model(), output.parent)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, text.encode("utf-8", "backslashreplace"))
@@ -93,7 +93,7 @@ def drafted(
         raise RecipeError(
             f"{output} cannot be written: {system_reason(error)}", remedy="choose another --output"
         ) from error
-    return output, found
+    return output, proposal
 
 
 def _refuse_taken(output: Path, force: bool) -> None:
@@ -115,7 +115,7 @@ def _model() -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """A key with its value, and what a reader should know of it; a ``hint`` is a key that is commented out."""
+    """A key with its value, and a comment for the reader; a ``hint`` is a key that is commented out."""
 
     key: str
     value: Any
@@ -140,34 +140,34 @@ def _plain(value: Any) -> str:
     value = list(value) if isinstance(value, tuple) else value
     options: Any = {"default_flow_style": True, "width": float("inf")}
     dumped = yaml.safe_dump(value, allow_unicode=True, **options)
-    if not dumped.replace("\n", "").isprintable():  # as people see it, it must be what it is
+    if not dumped.replace("\n", "").isprintable():  # characters that are not shown must be visible as escapes
         dumped = yaml.safe_dump(value, allow_unicode=False, **options)
     return dumped.removesuffix("\n").removesuffix("\n...")
 
 
 def project_text(found: Proposal, model: str, folder: Path) -> str:
-    """The file: a proposal as commented YAML, with paths relative to ``folder``."""
+    """The text of the file: a proposal as commented YAML, with paths relative to ``folder``."""
     splits = found.splits
     rows = len(splits.rows["train"])
     name = data_name(found.choice.source)
     head = [
         f"What gradistill does with {printable(name)}, proposed by gradistill init. Change what does not fit.",
-        "Carry it through, or go on after a stop or a change, with: gradistill run",
-        "Lines marked with 'not certain' need your eye.",
+        "Run it, or resume it after a stop or a change, with: gradistill run",
+        "Check the lines marked 'not certain'.",
     ]
     learnt = "answers" if found.tags_words else "answers and its reasons"
     sections = [
         _section("data", "Where the rows are, and how to read them.", _data(found, folder)),
-        _section("teacher", "A model of its own for this task, fine-tuned.", _teacher(found, model, rows)),
+        _section("teacher", "A model that is fine-tuned for this task.", _teacher(found, model, rows)),
         _section("student", f"A small model that learns the teacher's {learnt}.",
                  _student(found, model, rows)),
-        _section("audit", "Does the student decide as its teacher does? 'audit: no' leaves it out.",
+        _section("audit", "Does the student decide like its teacher? 'audit: no' leaves it out.",
                  _audit(found)),
         _export(found),
     ]  # fmt: skip
     top = [
         *_Line("output", f"runs/{name}", "one folder for all: models, audit, export, summary.html").lines(""),
-        *_Line("seed", 0, "of what is drawn, of initialisation and order").lines(""),
+        *_Line("seed", 0, "for random draws, initialisation and order of rows").lines(""),
     ]
     notes = [
         line for line in splits.describe().split("\n")
@@ -224,7 +224,7 @@ def _data(found: Proposal, folder: Path) -> list[_Line]:
 
 
 def _relative(source: str, folder: Path) -> str:
-    """A path that is not absolute as seen from ``folder``; a hub id as it is."""
+    """A relative path, made relative to ``folder``; a hub id or an absolute path as it is."""
     if not Path(source).exists() or Path(source).is_absolute():
         return source
     return Path(os.path.relpath(source, folder)).as_posix()
@@ -233,7 +233,7 @@ def _relative(source: str, folder: Path) -> str:
 def _teacher(found: Proposal, model: str, rows: int) -> list[_Line]:
     small = model in (PACKAGED, ON_THE_HUB)
     lines = [
-        _Line("model", model, "a folder or hub id; larger ones, such as roberta-base, teach better"),
+        _Line("model", model, "a folder or hub id; larger ones, such as roberta-base, are better teachers"),
         _Line("fine_tuned", "FOLDER", "instead of model: a classifier that is fine-tuned already", hint=True),
         _Line("epochs", _epochs(rows, TEACHER_EXAMPLES), f"passes over {min(rows, MOST_ROWS):,} rows"),
         _Line("learning_rate", 1e-4 if small else 3e-5),
@@ -242,7 +242,7 @@ def _teacher(found: Proposal, model: str, rows: int) -> list[_Line]:
     length, long = _length(found)
     if length != USUAL_LENGTH:
         share = (
-            f"{long:.0%} of the texts are probably longer than {USUAL_LENGTH} tokens, as words are counted"
+            f"{long:.0%} of the texts are probably longer than {USUAL_LENGTH} tokens, estimated from words"
         )
         lines.append(_Line("max_length", length, f"tokens after which a text is cut: {share}"))
     if rows > MOST_ROWS:
@@ -280,7 +280,7 @@ def _audit(found: Proposal) -> list[_Line]:
     why = "" if tested else "there is no test split; the best epoch was chosen on these rows"
     return [
         _Line("split", split, why),
-        _Line("max_rows", 500, "rows that are looked at, drawn by the seed"),
+        _Line("max_rows", 500, "rows that are audited, drawn by the seed"),
         _Line(
             "reference",
             True,
@@ -297,7 +297,8 @@ def _epochs(rows: int, examples: int) -> int:
 
 
 def _length(found: Proposal) -> tuple[int, float]:
-    """Tokens after which texts are cut, and the share of the rows that have more than the usual number, by words."""
+    """The proposed ``max_length``, and the share of rows with more than ``USUAL_LENGTH`` tokens, estimated from
+    words."""
     rows, columns = found.splits.rows["train"], found.splits.task.text_columns
     counts = [0.0] * len(rows)
     for name in columns:

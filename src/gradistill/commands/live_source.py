@@ -1,4 +1,4 @@
-"""A teacher in memory that reads texts with a tokenizer of its own."""
+"""A teacher in memory with another tokenizer than the student's."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from gradistill.store.fingerprint import of_model, of_reading
 
 @dataclass(frozen=True, eq=False)
 class LiveSource:
-    """A classifier that reads texts with a tokenizer of its own, cut at ``max_length`` tokens.
+    """A classifier with its own tokenizer, whose texts are cut at ``max_length`` tokens.
 
-    Its maps are of the words that the student's tokenizer holds apart too.
+    Its maps are over the words that the student's tokenizer keeps apart too.
     """
 
     reader: LoadedModel
@@ -67,45 +67,49 @@ class LiveSource:
         prompt = (
             {} if template is None else {"teacher_template": digest([template.literals, template.places])}
         )
-        own = {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_reading(self.tokenizer)}
-        return own | prompt
+        hashes = {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_reading(self.tokenizer)}
+        return hashes | prompt
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
-        found = predicted_values(self.predictor, asked, signals)
-        if rest := [signal for signal in signals if signal not in found]:
-            found |= self._of_words(asked, rest)
-        return found
+        values = predicted_values(self.predictor, asked, signals)
+        if rest := [signal for signal in signals if signal not in values]:
+            values |= self._of_words(asked, rest)
+        return values
 
     def _of_words(self, asked: Asked, signals: Sequence[Signal]) -> Values:
         encoded = self._encoded(asked.rows, asked.task)
-        numbers, found, shares = asked.numbers, {signal: {} for signal in signals}, []
+        numbers, values_by_signal, shares = asked.numbers, {signal: {} for signal in signals}, []
         scored = [signal for signal in signals if isinstance(signal, WordScores)]
         computed = [signal for signal in signals if signal not in scored] + [s.token_scores for s in scored]
         model, device = self.reader.model, self.reader.probed.device
         with frozen_eval(model):
-            for some in row_batches(encoded, Collator(self.tokenizer), device):
-                probe = self.reader.probed.verified(some.batch)
-                values = dict(compute_signals(model, probe, some.batch, computed, create_graph=False))
-                words = known_words(some.batch)
+            for batch in row_batches(encoded, Collator(self.tokenizer), device):
+                probe = self.reader.probed.verified(batch.batch)
+                values = dict(compute_signals(model, probe, batch.batch, computed, create_graph=False))
+                words = known_words(batch.batch)
                 values |= {signal: signal.of_words(values[signal.token_scores], words) for signal in scored}
                 counts = (words.max(1).values + 1).tolist()
                 for signal in signals:
                     for place, count, array in zip(
-                        some.places, counts, values[signal].cpu().numpy(), strict=True
+                        batch.places, counts, values[signal].cpu().numpy(), strict=True
                     ):
-                        found[signal][numbers[place]] = array[..., : max(count, 1)]
+                        values_by_signal[signal][numbers[place]] = array[..., : max(count, 1)]
                 if scored:
                     tokens = values[scored[0].token_scores]
-                    shares.append(share_outside_words(tokens, words, some.batch.mask))
+                    shares.append(share_outside_words(tokens, words, batch.batch.mask))
         if shares:
             self.notes["attribution_outside_words"] = round(float(torch.cat(shares).mean()), 4)
-        return found
+        return values_by_signal
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions:
-        """With signed maps of words (``word_map``), but of a model in a narrow type, which has none."""
+        """Predictions with signed word maps (``word_maps``); without maps for a model in a low-precision dtype."""
         encoded = self._encoded(rows, task)
-        found = predict_rows(self.reader.probed, encoded, Collator(self.tokenizer))
-        return replace(found, maps=(), signed=word_maps(found.signed, encoded)) if found.signed else found
+        predictions = predict_rows(self.reader.probed, encoded, Collator(self.tokenizer))
+        return (
+            replace(predictions, maps=(), signed=word_maps(predictions.signed, encoded))
+            if predictions.signed
+            else predictions
+        )
 
     def _encoded(self, rows: Dataset, task: Task) -> Dataset:
         return encode(
@@ -114,7 +118,7 @@ class LiveSource:
 
 
 def word_maps(signed: Sequence[np.ndarray], encoded: Dataset) -> tuple[np.ndarray, ...]:
-    """Signed scores of tokens, special ones taken out, summed to words; NaN for a word that is not read whole.
+    """Signed scores of tokens, without special ones, summed to words; NaN for a word that is not read whole.
 
     ``encoded`` are the rows with ``word_ids`` (``encode`` with the other model's tokenizer as ``words``).
     """
@@ -122,9 +126,9 @@ def word_maps(signed: Sequence[np.ndarray], encoded: Dataset) -> tuple[np.ndarra
     for scores, words, special in zip(
         signed, encoded["word_ids"][:], encoded["special_tokens_mask"][:], strict=True
     ):
-        own = np.asarray(words)[np.asarray(special) == 0]
-        sums = np.full(int(own.max(initial=-1)) + 1, np.nan)
-        for word in np.unique(own[own >= 0]):
-            sums[word] = scores[own == word].sum(dtype=np.float64)
+        word_of_token = np.asarray(words)[np.asarray(special) == 0]
+        sums = np.full(int(word_of_token.max(initial=-1)) + 1, np.nan)
+        for word in np.unique(word_of_token[word_of_token >= 0]):
+            sums[word] = scores[word_of_token == word].sum(dtype=np.float64)
         maps.append(sums)
     return tuple(maps)

@@ -1,4 +1,4 @@
-"""The student's loyalty on some validation rows: its floor before training, and response loyalty behind it."""
+"""The student's loyalty on a sample of validation rows: floors before training, and response loyalty after it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from gradistill.models.facts import thresholds_of
 from gradistill.models.probe import ProbedModel
 
 FLOOR_ROWS = 200
-"""Rows on which the student is compared with its teacher before its first step."""
+"""The number of rows on which the untrained student is compared with its teacher."""
 
 RESPONSE_ROWS = 50
-"""Rows of response loyalty, each predicted 17 times."""
+"""The number of rows for response loyalty; each is predicted 17 times."""
 
 
 @dataclass(frozen=True)
 class LoyaltySample:
-    """Validation rows of a run, as they are read: ``initial`` before training, ``response`` at any time."""
+    """Measures loyalty on validation rows of a run: ``initial`` before training, ``response`` at any time."""
 
     teacher: ProbedModel
     tokenizer: PreTrainedTokenizerBase
@@ -43,11 +43,11 @@ class LoyaltySample:
     windows: Windows | None = None
 
     def initial(self, student: ProbedModel) -> dict[str, float]:
-        """The loyalties of an untrained student by name: the floors of those of the trained one."""
+        """The loyalties of an untrained student by name. They are the floors of the trained student's loyalties."""
         rows = drawn_rows(self.rows, FLOOR_ROWS, self.seed)
         if self.windows is not None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
-            own, taught = (
+            student_predictions, teacher_predictions = (
                 Predictions(
                     self._predictor(probed.model).logits(copies)[0],
                     multi_label=self.task.multi_label,
@@ -55,11 +55,13 @@ class LoyaltySample:
                 )
                 for probed in (student, self.teacher)
             )
-            return self._values(own, taught, student.model)
+            return self._values(student_predictions, teacher_predictions, student.model)
         encoded = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
-        taught = predict_rows(self.teacher, encoded, Collator(self.tokenizer))
-        own = predict_rows(student, encoded, Collator(self.tokenizer), labels=taught.labels)
-        return self._values(own, taught, student.model)
+        teacher_predictions = predict_rows(self.teacher, encoded, Collator(self.tokenizer))
+        student_predictions = predict_rows(
+            student, encoded, Collator(self.tokenizer), labels=teacher_predictions.labels
+        )
+        return self._values(student_predictions, teacher_predictions, student.model)
 
     def _values(self, own: Predictions, taught: Predictions, student: nn.Module) -> dict[str, float]:
         own = own if taught.maps else replace(own, maps=())
@@ -67,12 +69,12 @@ class LoyaltySample:
         return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
 
     def response(self, student: nn.Module) -> Estimate | None:
-        """Response loyalty by replaced words; None where no text has words enough."""
-        teacher, own = (self._predictor(model) for model in (self.teacher.model, student))
-        return response_of(teacher, own, self.rows, self.task, self.seed)
+        """Response loyalty by replaced words; None if no text has enough words."""
+        teacher, student_predictor = (self._predictor(model) for model in (self.teacher.model, student))
+        return response_of(teacher, student_predictor, self.rows, self.task, self.seed)
 
     def _predictor(self, model: nn.Module) -> Predictor:
-        """The model for whole texts."""
+        """The model as a predictor of texts, in windows if there are any."""
         cutting = ClassifierPredictor(model, self.tokenizer, self.max_length)
         return cutting if self.windows is None else WindowedPredictor(cutting, self.windows)
 
@@ -80,9 +82,9 @@ class LoyaltySample:
 def response_of(
     teacher: Predictor, student: Predictor, rows: Dataset, task: Task, seed: int
 ) -> Estimate | None:
-    """Response loyalty by replaced words on a sample of ``rows``; None where no text has words enough."""
-    some, pool = (drawn_rows(rows, count, seed) for count in (RESPONSE_ROWS, WORD_POOL_ROWS))
+    """Response loyalty by replaced words on a sample of ``rows``; None if no text has enough words."""
+    sample, pool = (drawn_rows(rows, count, seed) for count in (RESPONSE_ROWS, WORD_POOL_ROWS))
     words = word_pool(row_texts(pool, task))
     examiner = WordExaminer(teacher, [student], words, seed=seed, multi_label=task.multi_label)
-    (found,) = examiner.response(TextRows(row_texts(some, task), some["index"][:]), masked=False)
-    return flat(estimates(found.columns, ["response"])).get("response")
+    (response,) = examiner.response(TextRows(row_texts(sample, task), sample["index"][:]), masked=False)
+    return flat(estimates(response.columns, ["response"])).get("response")

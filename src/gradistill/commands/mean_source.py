@@ -1,4 +1,4 @@
-"""A teacher that is several classifiers: the average of their probabilities, or one a label."""
+"""A teacher that is several classifiers: the mean of their probabilities, or one classifier for each label."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from gradistill.signals import Signal
 from gradistill.store.fingerprint import of_model, of_reading
 
 TeacherRows = Callable[[Sequence[str] | None], Splits]
-"""Reads the rows, with their labels in the order of a teacher's outputs, where it names them."""
+"""Reads the rows, with class ids in the order of a teacher's outputs, if it names them."""
 
 
 MEAN, ONE_A_LABEL = "the mean of several teachers", "one teacher a label"
@@ -41,7 +41,7 @@ MEAN, ONE_A_LABEL = "the mean of several teachers", "one teacher a label"
 
 @dataclass(frozen=True, eq=False)
 class MeanSource:
-    """Several classifiers, each with a tokenizer of its own, as one ``model``."""
+    """Several classifiers, each with its own tokenizer, as one ``model``."""
 
     model: AuditModel
     predictor: Predictor
@@ -60,10 +60,12 @@ class MeanSource:
         return facts_of_outputs(task)
 
     def hashes(self) -> dict[str, str]:
-        found = list(map(_identity, self.model.members))
+        identities = list(map(_identity, self.model.members))
         if self.kind == ONE_A_LABEL:
-            found = [f"{label}={one}" for label, one in zip(self.model.labels or (), found, strict=True)]
-        return {"teacher": " ".join(found)}
+            identities = [
+                f"{label}={one}" for label, one in zip(self.model.labels or (), identities, strict=True)
+            ]
+        return {"teacher": " ".join(identities)}
 
     def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
         return predicted_values(self.predictor, asked, signals)
@@ -75,11 +77,12 @@ class MeanSource:
 def mean_source(
     given: list[OneModel] | dict[str, OneModel], data: DataChoice, rows_for: TeacherRows
 ) -> tuple[MeanSource, Splits]:
-    """The teachers as one, and the rows with their labels in the order of the first that names any, or of the keys.
+    """The teachers as one source, and the rows. Class ids are in the order of the dictionary's keys, or of the first
+    teacher that names its labels.
 
     The rows are read for the outputs of the teachers (``label_matching.Outputs``), as for one teacher. A function is
-    asked each text once. Raises RecipeError for fewer than two, or one twice, ModelError for what cannot be loaded, and
-    DataError for one whose labels are not those of the others, or of the data.
+    called once for each text. Raises RecipeError for fewer than two teachers or the same one twice, ModelError for a
+    model that cannot be loaded, and DataError for labels that differ from those of the others or of the data.
     """
     model = AuditModel.load(given, "teacher", source_name(given))
     splits = rows_for(None if model.labels == () else model.labels or ("LABEL_0",))
@@ -91,8 +94,8 @@ def mean_source(
     model = model.ordered(model.labels or task.labels)
     model = model.reading(task.text_columns, multi_label=task.multi_label)
     assert isinstance(model.predictor, MeanPredictor | LabelPredictor)
-    asking = [_once(predictor) for predictor in model.predictor.predictors]
-    predictor = replace(model.predictor, predictors=tuple(asking))
+    cached = [_once(predictor) for predictor in model.predictor.predictors]
+    predictor = replace(model.predictor, predictors=tuple(cached))
     names = list(map(_full_name, model.members))
     notes = {"teachers": dict(zip(model.labels or (), names, strict=True)) if by_label else names}
     templates = [member.template for member in model.members]
@@ -102,12 +105,12 @@ def mean_source(
 
 
 def _once(predictor: Predictor) -> Predictor:
-    """A function is asked each text once."""
+    """The predictor; a function with a cache, so that it is called once for each text."""
     return Remembering(predictor) if isinstance(predictor, FunctionPredictor) else predictor
 
 
 def _full_name(member: AuditModel) -> str:
-    """A function's own name has its module."""
+    """The member's name; for a function with its module."""
     return (
         function_name(member.predictor.function)
         if isinstance(member.predictor, FunctionPredictor)
@@ -116,7 +119,7 @@ def _full_name(member: AuditModel) -> str:
 
 
 def _templates(every: Sequence[str | None]) -> dict[str, Any]:
-    """The prompt of all, or that of each."""
+    """The common prompt of all members, or the prompt of each."""
     if not any(every):
         return {}
     return {"template": every[0]} if len({*every}) == 1 else {"templates": list(every)}

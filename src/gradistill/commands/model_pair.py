@@ -1,4 +1,4 @@
-"""The models of one command: loaded once, probed once, and handed along."""
+"""The models of one command, loaded and probed once."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class ModelPair:
 
     @cached_property
     def online(self) -> OnlineTeacher | None:
-        """The teacher as a source of signals: in eval mode and out of every graph from now on."""
+        """The teacher as a source of signals. It is put into eval mode, and its parameters need no gradients."""
         if self.teacher is None:
             return None
         return online_teacher(self.teacher.model, self.recipe.compute, self.teacher.probe)
 
     @property
     def facts(self) -> Pair | None:
-        """What objectives know of the two models; None without a teacher."""
+        """The facts about both models that objectives are checked against; None without a teacher."""
         if self.teacher_facts is not None:
             return Pair(self.student.probe, self.teacher_facts, shared_embeddings=False)
         if self.teacher is None:
@@ -54,7 +54,7 @@ class ModelPair:
         return Pair(self.student.probe, self.teacher.probe, self.shared_embeddings)
 
     def required_signals(self) -> tuple[Signal, ...]:
-        """The teacher signals that the objectives need. Raises RecipeError where one cannot apply to the pair."""
+        """The teacher signals that the objectives need. Raises RecipeError if an objective cannot apply to the pair."""
         pair, terms = self.facts, list(self.recipe.objectives.values())
         assert pair is not None
         for term in terms:

@@ -1,8 +1,8 @@
-"""Output folders: which are ours, what in them is ours, and how a result gets into its place.
+"""Output folders: which folders and files are ours, and how a result is moved into its folder.
 
-A folder is ours by a file that we wrote and that parses, never by the names in it. That file is ``.gradistill.json``,
-the mark: the kind of folder, and a checksum of every file that a finished run or audit put there. Folders of versions
-that wrote no mark are recognised by the content of another file (``FolderKind.unmarked``).
+A mark file that parses identifies a folder as ours; file names alone never do. The mark, ``.gradistill.json``, holds
+the kind of folder, and a checksum of every file that a finished run or audit wrote there. Folders of versions without
+a mark are recognised by the content of another file (``FolderKind.unmarked``).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class FolderKind:
 def check_output(output: Path, kind: FolderKind, *, overwrite: bool = True) -> None:
     """Refuse a folder that holds files of others, or a finished one that is not to be replaced.
 
-    Nothing is changed. With ``overwrite`` a finished one passes, unless a file of it was changed since: that would be
-    lost. Raises RecipeError.
+    Nothing is written. ``overwrite`` allows a finished one, unless a file of it was changed later: that change would
+    be lost. Raises RecipeError.
     """
     with _explained(output):
         if output.exists() and not output.is_dir():
@@ -80,10 +80,10 @@ def check_output(output: Path, kind: FolderKind, *, overwrite: bool = True) -> N
 
 @contextmanager
 def held(output: Path, kind: FolderKind | None = None) -> Iterator[None]:
-    """Lock an output folder for this process, and mark it where it is of a ``kind``; drafts in it are removed.
+    """Lock an output folder for this process. With a ``kind``, also remove drafts in it and write its mark file.
 
-    A folder that is refused is left as it was: a new one is removed again. Raises RecipeError where another process
-    works in it, where it holds files of others, or where it cannot be written.
+    A refused folder is left as it was: a new one is removed again. Raises RecipeError if another process works in the
+    folder, if it holds files that are not ours, or if it cannot be written.
     """
     with ExitStack() as stack:
         with _explained(output):
@@ -110,7 +110,7 @@ def held(output: Path, kind: FolderKind | None = None) -> Iterator[None]:
 
 @contextmanager
 def draft_folder(output: Path) -> Iterator[Path]:
-    """A folder to write a result into, which is gone at the end."""
+    """A temporary folder to write a result into. It is removed at the end of the block."""
     draft = draft_beside(output / "result")
     draft.mkdir()
     try:
@@ -126,10 +126,9 @@ def is_ours(output: Path, kind: FolderKind) -> bool:
 
 
 def put_in_place(draft: Path, output: Path, kind: FolderKind) -> None:
-    """Move what a draft folder holds into the output, file by file; the file that marks it as finished comes last.
+    """Move the content of a draft folder into the output, file by file; the ``finished`` file of the kind comes last.
 
-    An earlier result in the output is removed first. A file of the user's that is in the way is kept beside it, as
-    ``NAME.before``.
+    An earlier result in the output is removed first. A user's file of the same name is renamed to ``NAME.before``.
     """
     _write_mark(draft, kind, {path: checksum_of(draft / path) for path in _files_below(draft)})
     synced(draft)
@@ -137,7 +136,7 @@ def put_in_place(draft: Path, output: Path, kind: FolderKind) -> None:
     if before and _mark_of(output) is None:
         _write_mark(
             output, kind, before
-        )  # a kill between here and the end leaves files that this mark explains
+        )  # if the process is killed from here on, this mark lists the files that are left
     for path in sorted(before, key=lambda path: path != kind.finished):
         if _is_as_written(output, path, before):
             (output / path).unlink()
@@ -158,8 +157,8 @@ def _files_of(output: Path, kind: FolderKind) -> dict[str, str]:
         return dict(mark[1])
     if kind.finished is None or not (output / kind.finished).is_file() or not kind.unmarked(output):
         return {}
-    found = [path for path in output.iterdir() if kind.files.fullmatch(path.name) and path.is_file()]
-    return {path.name: checksum_of(path) for path in found}
+    paths = [path for path in output.iterdir() if kind.files.fullmatch(path.name) and path.is_file()]
+    return {path.name: checksum_of(path) for path in paths}
 
 
 def _refuse_changed(output: Path, kind: FolderKind) -> None:
@@ -185,7 +184,7 @@ def _free_name(place: Path) -> Path:
 
 
 def _present(output: Path) -> list[str]:
-    """The names in a folder, but for drafts of ours that a killed process left."""
+    """The names in a folder, without drafts of ours that a killed process left."""
     if not output.is_dir():
         return []
     drafts = drafts_in(output)
@@ -197,7 +196,7 @@ def _files_below(folder: Path) -> list[str]:
 
 
 def _mark_of(output: Path) -> tuple[str, Mapping[str, str]] | None:
-    """The kind and the files of a marked folder; None where there is no mark that parses."""
+    """The kind and the files of a marked folder; None without a mark file that parses."""
     try:
         mark = read_object(output / MARK)
         kind, files = mark["gradistill"], mark["files"]
@@ -209,7 +208,7 @@ def _mark_of(output: Path) -> tuple[str, Mapping[str, str]] | None:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path of a mark stays in the folder: a mark may come from a stranger."""
+    """Whether a path in a mark file stays inside the folder: the file may come from somebody else."""
     return bool(path) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
@@ -220,7 +219,7 @@ def _write_mark(output: Path, kind: FolderKind, files: Mapping[str, str]) -> Non
 
 @contextmanager
 def _explained(output: Path) -> Iterator[None]:
-    """Raises RecipeError where the system cannot find, read or make the folder ``output`` itself."""
+    """Raise RecipeError for errors of the system when it finds, reads or makes the folder ``output``."""
     try:
         yield
     except (OSError, ValueError) as error:

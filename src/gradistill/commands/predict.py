@@ -1,4 +1,4 @@
-"""Predictions for every row of a file, in a file with the same rows."""
+"""Write predictions for every row of a file into a file with the same rows."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ from gradistill.store.fingerprint import of_model, of_reading
 logger = logging.getLogger(__name__)
 
 PIPE = "-"
-"""In the place of a path: stdin, or stdout."""
+"""Given instead of a path: stdin, or stdout."""
 PIPED_ROWS = 32
-"""Lines of a pipe that are read before they are predicted; one where a person types them."""
+"""Lines of a pipe that are predicted together; from a terminal each line is predicted by itself."""
 LABEL, LABELS, SCORE = "predicted_label", "predicted_labels", "predicted_score"
 PROBABILITY, CUT = "probability_", "text_cut"
 _FORMAT = 1
@@ -63,30 +63,30 @@ def predict(
     max_length: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the rows of a file with a classifier's predictions behind their columns.
+    """Write the rows of a file with a classifier's predictions as new columns.
 
-    The new columns are ``predicted_label`` (of several labels a row ``predicted_labels``, a JSON list as text),
+    The new columns are ``predicted_label`` (multi-label: ``predicted_labels``, a JSON list as text),
     ``probability_<label>`` for each label (in a regression ``predicted_score`` instead of both), and ``text_cut``,
-    which is true where the model did not read all of a text. A row without a text keeps its place, with these empty.
-    Rows stream through memory a chunk
-    at a time. A process that is killed loses one chunk at most: the same call goes on, and ends with the same
-    bytes (docs/predict.md). A token classifier reads lists of words (JSONL, Parquet) and writes JSON lines with
-    ``predicted_tags`` and ``predicted_spans``; stopped, it starts anew (docs/tokens.md).
+    which is true if the model did not read all of a text. A row without a text keeps its place, and these columns are
+    empty in it. Rows stream through memory a chunk at a time. A process that is killed loses one chunk at most: the
+    same call resumes, and writes the same bytes (docs/predict.md). A token classifier reads lists of words (JSONL,
+    Parquet) and writes JSON lines with ``predicted_tags`` and ``predicted_spans``. After a stop it starts anew
+    (docs/tokens.md).
 
     Parameters:
         ``model``: a folder (PyTorch or ONNX), a hub id, or a pair ``(model, tokenizer)``; in a prompt as
             ``PromptedTeacher(model, template)``.
-        ``data``: a file of rows: ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or ``.txt`` with one text a line;
-            those of text also with ``.gz``. ``-`` is stdin, one text a line.
+        ``data``: a file of rows: ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, or ``.txt`` with one text a line; all
+            but Parquet also with ``.gz``. ``-`` is stdin, one text a line.
         ``output``: a file that ends in ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; ``-`` is stdout, one JSON object
             a line.
         ``text_columns``: one or two; by default those that the model was trained on, or the ones that hold texts.
         ``max_length``: tokens of a text at most; by default as the model was trained.
         ``overwrite``: replace an earlier output.
 
-    Returns ``rows``, how many of them were ``computed`` now, ``seconds``, and the texts that were ``cut``; of a token
-    classifier, rows with ``cut`` words, and ``unread_words``. Raises
-    DataError with every row that cannot be used, before any work, and RecipeError for an output that is there.
+    Returns the number of ``rows``, how many of them were ``computed`` now, ``seconds``, and the number of texts that
+    were ``cut`` (for a token classifier rows with ``cut`` words, and ``unread_words``). Raises DataError with every row
+    that cannot be used, before any work, and RecipeError for an output that exists.
 
     Example: ``gradistill.predict("runs/student", "reviews.csv", "predicted.csv")["rows"]``
     """
@@ -100,11 +100,11 @@ def predict(
         if isinstance(predictor, TokenPredictor):
             if target is not None:
                 _refuse_present(target, overwrite=overwrite)
-            found = predict_words(predictor, source, target, named)
-            return found | {"seconds": perf_counter() - began}
+            counts = predict_words(predictor, source, target, named)
+            return counts | {"seconds": perf_counter() - began}
         job = _pipe_job(predictor, named) if source is None else _file_job(source, predictor, named)
         check_number(len(job.text_columns), predictor.text_columns)
-        if predictor.model.template is not None:  # the rows' columns may stand in another order
+        if predictor.model.template is not None:  # the rows may have their columns in another order
             predictor = replace(predictor, model=predictor.model.reading(job.text_columns))
         _refuse_taken(job, predictor)
         done = _streamed(job, predictor) if target is None else _written(job, predictor, target, overwrite)
@@ -116,7 +116,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Job:
-    """The rows to predict. ``checked`` is None for a pipe, whose rows are checked as they come."""
+    """The rows to predict. ``checked`` is None for a pipe, whose rows are checked while they are read."""
 
     stream: RowStream
     text_columns: tuple[str, ...]
@@ -129,7 +129,8 @@ class _Job:
         return Columns({name: frozenset({str}) for name in self.text_columns})
 
     def chunks(self) -> Iterator[Chunk]:
-        """Raises DataError for rows of a pipe that cannot be used, and for a file that somebody writes meanwhile."""
+        """The rows chunk by chunk. Raises DataError for rows of a pipe that cannot be used, and for a file that changes
+        while it is read."""
         if self.checked is None:
             for chunk in self.stream.chunks(1 if sys.stdin.isatty() else PIPED_ROWS):
                 yield from sound_parts(chunk, self.text_columns)
@@ -139,7 +140,7 @@ class _Job:
             if _state(self.stream.path) != before:
                 raise DataError(
                     f"{self.stream.path} was changed while it was read.",
-                    expected="a file that nobody writes meanwhile",
+                    expected="a file that does not change meanwhile",
                     remedy="give the command again when it is whole",
                 )
             yield chunk
@@ -147,8 +148,8 @@ class _Job:
 
 @dataclass
 class _Counts:
-    """What is counted on the way: rows, those predicted now, those without a text, and texts that were cut or have no
-    token of their own."""
+    """Counts over all chunks: rows, rows predicted now, rows without a text, and texts that were cut or have no token
+    but special ones."""
 
     rows: int = 0
     computed: int = 0
@@ -206,7 +207,7 @@ def _pipe_job(predictor: TextPredictor, named: tuple[str, ...] | None) -> _Job:
 
 
 def _streamed(job: _Job, predictor: TextPredictor) -> _Counts:
-    """Predictions as JSON lines on stdout, those of a chunk as soon as they are there."""
+    """Write predictions as JSON lines on stdout, each chunk as soon as it is predicted."""
     counts = _Counts()
     with _progress(job) as advance:
         for chunk in job.chunks():
@@ -218,7 +219,7 @@ def _streamed(job: _Job, predictor: TextPredictor) -> _Counts:
 
 
 def _written(job: _Job, predictor: TextPredictor, target: Path, overwrite: bool) -> _Counts:
-    """The output file, whole or not at all; chunks that an earlier process left are not computed again."""
+    """Write the output file, whole or not at all. Chunks that an earlier process left are not computed again."""
     purpose = None if job.checked is None else _purpose(job, predictor)
     with unfinished_predictions(target, purpose) as work:
         if work.was_finished():
@@ -272,14 +273,14 @@ def _predicted(
 
 
 def _no_rows(predictor: TextPredictor) -> dict[str, np.ndarray]:
-    """The columns that will be written, without rows."""
+    """The columns to write, without rows."""
     return _added(predictor.predicted([]), np.ones(0, bool), predictor)
 
 
 def _added(
     found: Predicted, complete: Bool[np.ndarray, " row"], predictor: TextPredictor
 ) -> dict[str, np.ndarray]:
-    """The columns that are written behind those of the input, masked where a row is not complete."""
+    """The new columns, masked where a row is not complete."""
     columns = _columns(found, predictor)
     if complete.all():
         return columns
@@ -337,7 +338,7 @@ def _named(columns: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def _refuse_paths(source: Path | None, target: Path | None, *, overwrite: bool) -> None:
-    """What can be seen before a model is loaded."""
+    """Raise DataError or RecipeError for paths that cannot be used, before a model is loaded."""
     if source is not None:
         if source.is_dir() or not source.exists():
             raise DataError(

@@ -1,4 +1,4 @@
-"""From a teacher that reads raw texts, and names, to a training run."""
+"""From a teacher that reads raw texts to a training run: load the teacher and the rows, build the student."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ logger = logging.getLogger(__name__)
 
 
 def reads_raw_texts(teacher: AnyTeacher, settings: StudentSettings) -> bool:
-    """Whether a teacher reads raw texts: it is no model, or the student's checkpoint reads other tokens."""
+    """Whether a teacher reads raw texts: it is no single model, has a prompt, or the student has another tokenizer."""
     given: Any = teacher
     if isinstance(given, PromptedTeacher) or _kind_of_outputs(given) is not None:
         return True
     if settings.checkpoint is None:
         return False
-    student, own = load_tokenizer(settings.checkpoint), load_tokenizer(given)
+    student, teacher_tokenizer = load_tokenizer(settings.checkpoint), load_tokenizer(given)
     try:
-        check_same_tokens(student, own)
+        check_same_tokens(student, teacher_tokenizer)
     except ModelError as error:
         lines = error.what.split("\n")
         logger.info(
@@ -93,7 +93,7 @@ def reads_raw_texts(teacher: AnyTeacher, settings: StudentSettings) -> bool:
 
 
 def refuse_store(signals: StoreChoice) -> None:
-    """Raise RecipeError for options of a store: the signals of such a teacher are kept in memory."""
+    """Raise RecipeError for options of a store, because the signals of such a teacher are kept in memory."""
     where = [] if signals.where == AUTO.where else [f"--signals {signals.where}"]
     if options := [*where, *signals.store_options]:
         raise RecipeError(
@@ -105,7 +105,7 @@ def refuse_store(signals: StoreChoice) -> None:
 
 
 def with_student(teacher: AnyTeacher, recipe: Recipe) -> Recipe:
-    """The recipe with ``minilm-l6`` as student, where it names none and there is no teacher to cut one from."""
+    """The recipe, with ``minilm-l6`` as student if it names none and the student cannot be cut from the teacher."""
     settings = recipe.student
     if (
         settings.checkpoint is not None
@@ -131,10 +131,10 @@ def prepared_raw_text_run(
     optional: tuple[str, ...] = (),
     loading: TeacherLoading = AS_IT_IS,
 ) -> RawTextRun:
-    """The run of a teacher for which ``reads_raw_texts`` holds, with a new student, and with those of the
-    ``optional`` splits that exist.
+    """The run of a teacher that reads raw texts (``reads_raw_texts``), with a new student and the rows. ``optional``
+    splits are read if they exist.
 
-    The recipe names the student's checkpoint (``with_student``). What options and models decide is decided before the
+    The recipe names the student's checkpoint (``with_student``). Faults of options and models are raised before the
     rows are read.
     """
     _refuse_options(teacher, data, recipe)
@@ -167,7 +167,7 @@ def prepared_raw_text_run(
 
 
 def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> None:
-    """Raise an error for settings that no rows could make right."""
+    """Raise an error for settings that are wrong whatever the rows are."""
     given: Any = teacher
     kind = _kind_of_outputs(given)
     settings, training = recipe.student, recipe.training
@@ -175,7 +175,7 @@ def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> No
     refuse_idle_rows(data, recipe)
     if training.windows not in (None, "off"):
         raise RecipeError(
-            f"windows are {training.windows}, and a teacher that reads raw texts has other ones",
+            f"windows are {training.windows}, and a teacher that reads raw texts has other windows",
             expected="a teacher with the student's tokens",
             remedy="leave --windows out: long texts are cut",
         )
@@ -189,7 +189,7 @@ def _refuse_options(teacher: AnyTeacher, data: DataChoice, recipe: Recipe) -> No
 
 
 def _kind_of_outputs(teacher: Any) -> str | None:
-    """What a teacher is of which outputs alone are known; None for a model."""
+    """The kind of a teacher that gives outputs only; None for a single model."""
     if isinstance(teacher, TeacherAnswers):
         return FileSource.kind
     if is_several(teacher):
@@ -198,7 +198,7 @@ def _kind_of_outputs(teacher: Any) -> str | None:
 
 
 def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> tuple[AnswerSource, Splits]:
-    """The teacher, and the rows with their labels in its order."""
+    """The teacher, and the rows with class ids in the order of its labels."""
     given: Any = teacher
     data = rows.data
     if _kind_of_outputs(given) is not None:
@@ -213,13 +213,13 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
     if is_several(given):
         return mean_source(given, data, rows.of_several)
     if is_function(given):
-        own = getattr(given, "labels", None)
-        if own is None:
+        labels = getattr(given, "labels", None)
+        if labels is None:
             _refuse_label_map(data, "the function names no labels (its attribute labels)")
-        splits = rows.read(None if own is None else [*map(str, own)], "function")
-        if own is None and splits.task.labels is not None:
+        splits = rows.read(None if labels is None else [*map(str, labels)], "function")
+        if labels is None and splits.task.labels is not None:
             logger.info(
-                f"the function's columns are taken for {', '.join(splits.task.labels)}, in this order; "
+                f"the function's columns are assumed to be {', '.join(splits.task.labels)}, in this order; "
                 "its attribute labels would name them"
             )
         splits = with_positive(splits, data.positive)
@@ -244,14 +244,14 @@ def _source(teacher: AnyTeacher, rows: TeacherRows, loading: TeacherLoading) -> 
 
 @dataclass(frozen=True)
 class TeacherRows:
-    """How the rows are read for a teacher, once it is known which labels it has; and the settings of its student."""
+    """Reads the rows for a teacher as soon as its labels are known. It also holds the settings of the student."""
 
     data: DataChoice
     optional: tuple[str, ...]
     student: StudentSettings
 
     def read(self, names: Sequence[str] | None = None, owner: str = "teacher") -> Splits:
-        """The rows, with their labels in the order of the teacher's ``names``, where it has some."""
+        """The rows, with class ids in the order of the teacher's labels ``names``, if it has names."""
         data, outputs = self.data, None
         if names is not None:
             refuse_checkpoint_budget(self.student, Head(tuple(names) if len(names) > 1 else None))
@@ -263,7 +263,7 @@ class TeacherRows:
         return align_labels(splits, dict(enumerate(names)), owner, label_map=data.label_map)
 
     def of_several(self, names: Sequence[str] | None) -> Splits:
-        """The rows for several teachers; ``names`` are None where they are functions without labels."""
+        """The rows for several teachers; ``names`` is None for functions without label names."""
         if names is None:
             _refuse_label_map(self.data, "the functions name no labels (their attribute labels)")
         return self.read(names)

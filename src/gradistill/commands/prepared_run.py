@@ -1,4 +1,4 @@
-"""From names to a training run: the teacher and the rows loaded, the student built, the text length settled."""
+"""From names to a training run: load the teacher and the rows, build the student, set the text length."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ from gradistill.recipe import Recipe, StudentSettings
 logger = logging.getLogger(__name__)
 
 TEST = ("test",)
-"""Read where it is there with labels, and reported at the end; nothing is chosen by it."""
+"""The split that is read if it has labels. Its metrics are reported at the end; it selects nothing."""
 MANY_LABELS = 10
-"""From more on, the gradients of every label cost more than all the rest of a step."""
+"""With more labels, the gradients of all labels cost more than the rest of a step."""
 
 
 def prepared_run(
@@ -64,9 +64,9 @@ def prepared_run(
     optional: tuple[str, ...] = (),
     loading: TeacherLoading = AS_IT_IS,
 ) -> TaskRun:
-    """The run with its teacher and a new student, and with those of the ``optional`` splits that exist.
+    """The run with its teacher, a new student and the rows. ``optional`` splits are read if they exist.
 
-    What options and models decide is decided before the rows are read.
+    Faults of options and models are raised before the rows are read.
     """
     refuse_prompt(recipe, "this command")
     refuse_idle_rows(data, recipe)
@@ -83,7 +83,7 @@ def prepared_run(
     recipe = recipe.with_windows(task_windows(recipe.training, tokenizer, reader))
     models = ModelPair.of(student, reader, recipe)
     names, tokens = label_names(teacher_model), is_token_classifier(teacher_model)
-    if not tokens:  # those of words are checked by their own run
+    if not tokens:  # a TokenRun checks the signals for token classifiers itself
         models.required_signals()
 
     outputs = Outputs(tuple(names.values()), data.label_map or {}, labelled=True)
@@ -97,8 +97,8 @@ def prepared_run(
         refuse_words(splits.task, "--augment")
         refuse_gold_scores(recipe, splits, "copies that --augment makes")
     if recipe.student.checkpoint is not None:
-        own = load_tokenizer(recipe.student.checkpoint)
-        check_same_rows(own, tokenizer, splits.rows["train"], splits.task, max_length=length)
+        student_tokenizer = load_tokenizer(recipe.student.checkpoint)
+        check_same_rows(student_tokenizer, tokenizer, splits.rows["train"], splits.task, max_length=length)
     layers = reader.probe.layers, student.probe.layers
     splits = warned(splits, pair_warnings(reader.model, student.model, layers=layers))
     splits = warned(splits, view_warnings(recipe, len(names)))
@@ -114,7 +114,7 @@ def prepared_run(
 
 
 def refuse_idle_rows(data: DataChoice, recipe: Recipe) -> None:
-    """Raise an error for unlabelled rows that nothing learns from, or whose file is not there."""
+    """Raise an error for unlabelled rows that no objective uses, or whose file does not exist."""
     if data.unlabelled is None:
         return
     if not recipe.needs_teacher:
@@ -127,20 +127,20 @@ def refuse_idle_rows(data: DataChoice, recipe: Recipe) -> None:
 
 
 def unlabelled_rows(data: DataChoice, recipe: Recipe, splits: Splits) -> Unlabelled | None:
-    """The rows without labels, numbered behind those of the training split."""
+    """The rows without labels. Their numbers follow those of the training rows."""
     if data.unlabelled is None:
         return None
     refuse_words(splits.task, "--unlabelled")
     refuse_gold_scores(recipe, splits, "unlabelled rows")
-    found = read_unlabelled(
+    unlabelled = read_unlabelled(
         data.unlabelled,
         splits.task,
         first_index=len(splits.rows["train"]),
         skip_incomplete=data.skip_incomplete,
     )
-    lost = f" ({found.incomplete} without a text left out)" if found.incomplete else ""
-    logger.info(f"unlabelled: {len(found.rows)} rows, which learn from the teacher alone{lost}")
-    return found
+    left_out = f" ({unlabelled.incomplete} without a text left out)" if unlabelled.incomplete else ""
+    logger.info(f"unlabelled: {len(unlabelled.rows)} rows, with signals of the teacher only{left_out}")
+    return unlabelled
 
 
 def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
@@ -156,23 +156,23 @@ def refuse_gold_scores(recipe: Recipe, splits: Splits, rows: str) -> None:
 
 
 def view_warnings(recipe: Recipe, labels: int) -> Iterator[str]:
-    """What a look at every one of many labels costs, for each objective that takes one.
+    """A warning for each objective whose view takes, or draws from, more than ``MANY_LABELS`` labels.
 
     Example: ``[*view_warnings(load_recipe("adkd"), 77)]``
     """
-    found = {
+    costs = {
         "all": f"takes the gradients of all {labels} labels in every step",
-        "sampled": f"draws one of {labels} labels in every step, and what it finds there counts {labels} times: "
+        "sampled": f"draws one of {labels} labels in every step, and weights its gradient {labels} times: "
         "with 77 labels that cost .15 of accuracy",
     }
     for term in recipe.objectives.values():
         name, view = term.objective.name, getattr(term.objective, "view", None)
-        if labels > MANY_LABELS and view in found:
-            yield f"{name} {found[view]}. To look at the teacher's label alone: --set objectives.{name}.view=teacher"
+        if labels > MANY_LABELS and view in costs:
+            yield f"{name} {costs[view]}. To take the teacher's label only: --set objectives.{name}.view=teacher"
 
 
 def refuse_width_of_checkpoint(settings: StudentSettings) -> None:
-    """Raise RecipeError for a checkpoint and a width, which it has itself."""
+    """Raise RecipeError where a checkpoint and a width are given: a checkpoint has its own width."""
     if settings.width is not None:
         raise RecipeError(
             "A student checkpoint is given, and a width too.",
@@ -182,7 +182,7 @@ def refuse_width_of_checkpoint(settings: StudentSettings) -> None:
 
 
 def cut_checkpoint(model: PreTrainedModel, settings: StudentSettings) -> PreTrainedModel:
-    """A checkpoint with as many of its own layers as the settings want; all of them where they leave it open."""
+    """The checkpoint with ``settings.layers`` of its own layers, or with all of them if that is not set."""
     if settings.layers is None:
         _note_idle_layer_map(settings, "student.layers is not set: the checkpoint keeps all of its layers")
         return model
@@ -193,7 +193,7 @@ def cut_checkpoint(model: PreTrainedModel, settings: StudentSettings) -> PreTrai
 
 
 def _note_idle_layer_map(settings: StudentSettings, reason: str) -> None:
-    """Not refused: settings of a method's authors have a layer map on some tasks."""
+    """Log a warning. It is no error, because the authors' settings of some methods have a layer map."""
     if settings.layer_map != StudentSettings().layer_map:
         logger.warning(f"student.layer_map {settings.layer_map} changes nothing: {reason}")
 
@@ -226,19 +226,19 @@ def build_student(
 
 
 def refuse_rank(settings: StudentSettings) -> None:
-    """Raise RecipeError for a rank of embeddings that are the teacher's."""
+    """Raise RecipeError for an embedding rank where the student takes the teacher's embeddings."""
     if settings.embedding_rank is not None and settings.embeddings != "own":
         raise RecipeError(
             f"student.embedding_rank is set, and student.embeddings is {settings.embeddings}",
-            expected="embeddings of the student's own: a copy of the teacher's has its rank",
+            expected="embeddings of the student's own: a copy of the teacher's embeddings has their rank",
             remedy="set student.embeddings to own, or leave the rank out",
         )
 
 
 def set_embedding_rank(model: PreTrainedModel, settings: StudentSettings) -> None:
-    """Divide the student's embeddings into two factors, where the settings have a rank for them."""
+    """Factorize the student's embeddings into two matrices, if the settings have a rank."""
     if getattr(model.config, "embedding_rank", None) is not None:
-        model.config.embedding_rank = None  # the teacher's, or a checkpoint's: training does not keep it
+        model.config.embedding_rank = None  # copied from the teacher or checkpoint; training does not keep it
     if settings.embedding_rank is not None:
         refuse_rank(settings)
         lost = factorize_embeddings(model, settings.embedding_rank)

@@ -1,4 +1,4 @@
-"""Pre-training of a student: a teacher's encoder distilled into a smaller one, on texts that nobody labelled."""
+"""Pre-training of a student: a teacher's encoder distilled into a smaller one, on unlabelled texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from gradistill.training.trainer import DistillationTrainer
 logger = logging.getLogger(__name__)
 
 HELD_OUT, MOST_HELD_OUT = 0.02, 500
-"""Share and number of texts that are not trained on, but measured before and after."""
+"""The share of texts that are held out of training, and their largest number. They are measured before and after."""
 
 
 def pretrain(
@@ -52,17 +52,17 @@ def pretrain(
 ) -> dict[str, Any]:
     """Distil an encoder, fine-tuned or not, into the student that the recipe describes; no label is read.
 
-    What is written is the encoder alone, a checkpoint for ``distill --student``.
+    The run folder holds the encoder without a head, a checkpoint for ``distill --student``.
 
     Parameters:
         ``teacher``: a folder, a hub id, ``minilm-l6``, or a pair ``(model, tokenizer)``.
         ``texts``: a list of paths, hub ids, or objects with rows (a ``Dataset``, a frame, a list of dicts).
         ``output``: the run folder.
-        ``recipe``: of ``load_recipe("pretrain")``.
-        ``text_columns``: which columns are texts, where that is not obvious.
+        ``recipe``: a recipe from ``load_recipe("pretrain")``.
+        ``text_columns``: the columns of text, if they cannot be inferred.
         ``overwrite``: replace an earlier run in that folder.
 
-    Returns what ``metrics.json`` holds: the distances on texts held out, before and after. Raises RecipeError for a
+    Returns what ``metrics.json`` holds: the distances on held-out texts, before and after. Raises RecipeError for a
     recipe that needs labels.
 
     Example: ``pretrain("minilm-l6", ["DATA/mrpc"], "runs/small", load_recipe("pretrain"))``
@@ -73,7 +73,7 @@ def pretrain(
     check_run(output, recipe, overwrite=overwrite, reads=reads)
     check_training(recipe, MetricNames())
     _refuse_options(recipe)
-    # A teacher without a head gets one, and its hash is among the run's inputs.
+    # A teacher without a head gets a random one, which changes the teacher's hash among the run's inputs.
     set_seed(recipe.training.seed)
     tokenizer, (model, _) = load_tokenizer(teacher), load_classifier(teacher, new_head=True)
     set_padding(model, tokenizer)
@@ -152,7 +152,7 @@ class Pretraining(Run):
         return online
 
     def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
-        """The distances on texts that are held out."""
+        """The distances of all terms on the held-out texts."""
         return _distances(trainer, encoded.rows["held_out"])
 
     def evaluate(
@@ -166,19 +166,19 @@ class Pretraining(Run):
         return {"held_out": {"n": len(encoded.rows["held_out"]), "before": before, "after": after}}
 
     def saved_model(self) -> PreTrainedModel:
-        """The encoder alone: its head has learned nothing."""
+        """The encoder without its head, which is not trained."""
         encoder: Any = self.models.student.model.base_model
         return encoder
 
 
 def _listed(texts: Any) -> list[Source]:
-    """The sources of the texts: of one that is no list, itself; a list of dicts is one source."""
+    """The sources of the texts as a list. A list of dicts is one source."""
     rows = isinstance(texts, list | tuple) and texts and isinstance(texts[0], Mapping)
     return list(texts) if isinstance(texts, list | tuple) and not rows else [texts]
 
 
 def _refuse_prediction_objectives(recipe: Recipe, pair: Pair) -> None:
-    """Only what an encoder computes before its head can be learned from texts that belong to no task."""
+    """Raise RecipeError for objectives on predictions: texts without a task train only the layers below the head."""
     for term in recipe.objectives.values():
         signals = term.objective.signals(pair, "student").values()
         if any(isinstance(signal, Logits | TargetSignal) for signal in signals):
@@ -190,12 +190,12 @@ def _refuse_prediction_objectives(recipe: Recipe, pair: Pair) -> None:
 
 
 def _rows(texts: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> tuple[Dataset, Dataset, Cut]:
-    """What is trained on, what is held out, drawn by the seed, and how many of both are cut."""
-    found = texts.shuffle(seed=recipe.training.seed)
+    """The encoded rows to train on and to hold out, drawn by the seed, and the count of cut texts in both."""
+    drawn = texts.shuffle(seed=recipe.training.seed)
     if recipe.training.max_train_rows is not None:
-        found = found.select(range(min(len(found), recipe.training.max_train_rows)))
-    assert recipe.training.max_length is not None  # settled before
-    encoded = encode(found, tokenizer, TEXTS, max_length=recipe.training.max_length)
+        drawn = drawn.select(range(min(len(drawn), recipe.training.max_train_rows)))
+    assert recipe.training.max_length is not None  # set before
+    encoded = encode(drawn, tokenizer, TEXTS, max_length=recipe.training.max_length)
     if encoded.truncated:
         logger.info(str(encoded.cut))
     rows = encoded.dataset
@@ -211,14 +211,14 @@ def _rows(texts: Dataset, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) ->
 
 
 def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
-    """The mean of every term over rows, as training would measure it without dropout."""
+    """The mean distance of every term over rows, as in training but without dropout."""
     student: Any = trainer.model
     collate: Any = trainer.data_collator
     step = replace(trainer.step, terms=[replace(term, share=1.0) for term in trainer.step.terms])
     sums = dict.fromkeys((term.name for term in step.terms), 0.0)
     with evaluating(student), torch.no_grad():
-        for some in row_batches(rows, collate, student.device):
-            step.student.verified(some.batch)
-            for name, values in step.distances(student, some.batch, Moment())[0].items():
+        for batch in row_batches(rows, collate, student.device):
+            step.student.verified(batch.batch)
+            for name, values in step.distances(student, batch.batch, Moment())[0].items():
                 sums[name] += float(values.sum())
     return {name: round(total / len(rows), 6) for name, total in sums.items()}

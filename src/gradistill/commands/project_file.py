@@ -1,7 +1,7 @@
-"""The project file ``gradistill.yaml``: its schema, and from it the data, the recipes and what is looked at.
+"""The project file ``gradistill.yaml``: its schema, and the data, recipes and settings of stages that it describes.
 
 Every key is checked before any work, and a message names the file, the line and the key. A file may come from somebody
-else: it holds no secrets, and names no code to run (``python:module:function``).
+else: it must hold no secrets, and name no code to run (``python:module:function``).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ProjectData(Strict):
 
 
 class Training(Strict):
-    """What is usually changed of a recipe; ``set`` changes the rest, as ``--set`` does."""
+    """The fields of a recipe that are changed most; ``set`` changes the rest, as ``--set`` does."""
 
     epochs: float | None = None
     learning_rate: float | None = None
@@ -75,7 +75,7 @@ class Training(Strict):
     set: OneOrMany = Field(default=(), description="changes of the recipe: training.arguments.bf16=true")
 
     def changes(self, seed: int, *more: str) -> list[str]:
-        """As ``load_recipe`` takes them; ``set`` comes last."""
+        """The changes in the form of ``load_recipe``; ``set`` comes last."""
         names = (
             "epochs",
             "learning_rate",
@@ -91,7 +91,7 @@ class Training(Strict):
 
 
 class TeacherStage(Training):
-    """A model to fine-tune, or one that is fine-tuned already."""
+    """The teacher: a model to fine-tune, or one that is fine-tuned already."""
 
     model: str = PACKAGED
     fine_tuned: OneOrMany | None = Field(
@@ -103,7 +103,7 @@ class TeacherStage(Training):
 
 
 class StudentStage(Training):
-    """The method, and what the student is made of."""
+    """The student: its method, and its size or checkpoint."""
 
     method: str | None = Field(
         default=None, description="one of gradistill methods (by default what suits the teacher)"
@@ -116,7 +116,7 @@ class StudentStage(Training):
     checkpoint: str | None = None
 
     def made_of(self) -> list[str]:
-        """What the student is made of, as changes of a recipe."""
+        """The student's layers, width and size as changes of a recipe."""
         given = {"layers": self.layers, "width": self.width, "size": self.size and json.dumps(self.size)}
         return [f"student.{name}={value}" for name, value in given.items() if value is not None]
 
@@ -128,7 +128,7 @@ def _second_or_named(given: Any) -> bool | str:
 
 
 class AuditStage(Strict):
-    """What the audit looks at."""
+    """The settings of the audit."""
 
     split: str = "validation"
     max_rows: int | None = Field(default=500, ge=1)
@@ -140,7 +140,7 @@ class AuditStage(Strict):
 
 
 class ExportStage(Strict):
-    """What is written as ONNX."""
+    """The settings of the export to ONNX."""
 
     quantize: Literal["int8", "int8-static"] | None = "int8"
     embedding_bits: Literal[4, 8] = 8
@@ -169,18 +169,18 @@ class ProjectFile(Strict):
 
 @dataclass(frozen=True)
 class Project:
-    """A project file that was read and checked: what each stage takes. Paths are resolved."""
+    """A project file that was read and checked: the arguments of each stage. Paths are resolved."""
 
     file: Path
     output: Path
     data: DataChoice
     teachers: tuple[str, ...]
-    """Those that are fine-tuned already: one, several as one, or none."""
+    """The teachers that are fine-tuned already: one, several whose probabilities are averaged, or none."""
     model: str
     finetuning: Recipe
     distillation: Recipe
     reference: Recipe | None
-    """How a second teacher is fine-tuned for the audit; None where there is none, or where it is fine-tuned already."""
+    """The recipe of a second teacher for the audit; None without one, or if it is fine-tuned already."""
     audit: AuditChoice | None
     export: ExportChoice | None
 
@@ -188,7 +188,7 @@ class Project:
 def read_project(file: Path) -> Project:
     """Read and check a project file. Its paths are relative to its own folder.
 
-    Raises RecipeError for anything that cannot be carried out, with the line and the key.
+    Raises RecipeError for anything that a run cannot do, with the line and the key.
     """
     plan, lines = _checked_plan(file)
     base = file.parent
@@ -223,7 +223,7 @@ def read_project(file: Path) -> Project:
 
 
 def _checked_plan(file: Path) -> tuple[ProjectFile, Mapping[Place, int]]:
-    """The keys of a file, each of the type that it must have, and the lines that they stand on."""
+    """The content of a file, checked against the schema, and the line of each key."""
     raw = read_keys(file, "project", "keys such as data, teacher, student, audit, export")
     lines = yaml_lines(file.read_text(encoding="utf-8"))
     _refuse_unsafe(file, raw, lines)
@@ -253,7 +253,7 @@ def _data_choice(plan: ProjectFile, base: Path) -> DataChoice:
 
 
 def _distillation(plan: ProjectFile, data: DataChoice, base: Path) -> Recipe:
-    """The student's recipe: of its method, or of the default for its teacher and data."""
+    """The student's recipe: for its method, or for the default method of its teacher and data."""
     student = plan.student
     changes = student.changes(plan.seed, *student.made_of())
     checkpoint = None if student.checkpoint is None else _resolved(student.checkpoint, base)
@@ -262,7 +262,7 @@ def _distillation(plan: ProjectFile, data: DataChoice, base: Path) -> Recipe:
         recipe = load_recipe(method, changes=changes, authors_settings=False)
         return recipe if checkpoint is None else recipe.with_student_fields(checkpoint=checkpoint)
 
-    # Now, and not after hours of fine-tuning; a teacher that is there already knows what it labels.
+    # Checked now, not after hours of fine-tuning. A fine-tuned teacher's configuration has its kind of labels.
     tagged = plan.teacher.fine_tuned is None and holds_tagged_words(data)
     method = student.method or (TOKEN_METHOD if tagged or data.kind == "tokens" else None)
     if method is None:
@@ -295,13 +295,13 @@ def _export_choice(plan: ProjectFile, data: DataChoice) -> ExportChoice | None:
 
 
 def _one_model(teacher: TeacherStage, base: Path) -> str | None:
-    """The one model that the teacher is, or is made of; None for several, and for one that reads a prompt."""
+    """The folder or id of the teacher, or of the model to fine-tune; None for several, and for one with a prompt."""
     names = teacher.fine_tuned or (teacher.model,)
     return _resolved(names[0], base) if len(names) == 1 and teacher.template is None else None
 
 
 def _second_teacher(plan: ProjectFile, finetuning: Recipe) -> Recipe | None:
-    """The teacher's recipe with the next seed, where the audit is to have a second teacher that is not there yet."""
+    """The teacher's recipe with the next seed, if the audit needs a second teacher that is not trained yet."""
     if plan.audit is None or plan.audit.reference is not True:
         return None
     if plan.teacher.fine_tuned is not None:
@@ -316,7 +316,7 @@ def _second_teacher(plan: ProjectFile, finetuning: Recipe) -> Recipe | None:
 
 
 def _with_prompt(recipe: Recipe, template: str) -> Recipe:
-    """The student's recipe with the prompt that its teacher reads."""
+    """The student's recipe with the prompt around its teacher's texts."""
     named_fields(template)
     if recipe.teacher.template is not None:
         raise RecipeError(
@@ -328,9 +328,9 @@ def _with_prompt(recipe: Recipe, template: str) -> Recipe:
 
 
 def _resolved(name: str, base: Path) -> str:
-    """A path as seen from the file's folder; a hub id, and a name that is nothing there, as it is."""
-    there = base / name
-    return str(there) if there.exists() or name.startswith(("./", "../")) else name
+    """A path relative to the file's folder, resolved. A hub id, or a name of no existing path, is returned as it is."""
+    path = base / name
+    return str(path) if path.exists() or name.startswith(("./", "../")) else name
 
 
 def _refuse_unsafe(file: Path, raw: Mapping[Any, Any], lines: Mapping[Place, int]) -> None:
@@ -367,7 +367,7 @@ def _texts(content: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
 
 
 def _refuse_idle(file: Path, raw: Mapping[Any, Any], lines: Mapping[Place, int]) -> None:
-    """A teacher that is there already is not trained: what would train it would be ignored."""
+    """Raise RecipeError for training settings of a fine-tuned teacher, which would have no effect."""
     if idle := [name for name in raw["teacher"] if name not in ("fine_tuned", "template")]:
         error = RecipeError(
             f"teacher.{idle[0]} is given, and teacher.fine_tuned too, which is trained already",
@@ -383,7 +383,7 @@ def _named(place: Place) -> str:
 
 @contextmanager
 def _at(file: Path, place: Place, lines: Mapping[Place, int]) -> Iterator[None]:
-    """Errors inside the block name the line of the key, or that of the part of the file which they are about."""
+    """Add the line and the key to errors inside the block: of the key that the message names, or else of ``place``."""
     try:
         yield
     except GradistillError as error:
@@ -393,7 +393,7 @@ def _at(file: Path, place: Place, lines: Mapping[Place, int]) -> Iterator[None]:
 
 
 def _is_about(message: str, place: Place) -> bool:
-    """Whether a message names a key, by the recipe's name for it or its own."""
+    """Whether a message names a key, by the name in the recipe or in the project file."""
     key = str(place[-1])
     return any(f"{part}{key} " in f"{message} " for part in (".", "--", "'s ")) or message.startswith(
         f"{key} "

@@ -1,4 +1,4 @@
-"""A finished model folder sent to the Hugging Face hub. Nothing else in this package sends anything."""
+"""Send a finished model folder to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SENT = (
     "spiece.model", "tokenizer.model", "added_tokens.json", "chat_template.jinja", "recipe.yaml", "export.json",
     "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data",
 )  # fmt: skip
-"""The files of a model folder that are sent. Others stay: rows of an audit, checkpoints, ``metrics.json`` with its
+"""The files of a model folder that are sent. Others are not: rows of an audit, checkpoints, ``metrics.json`` with its
 paths."""
 LICENSES = (
     "apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "gpl-3.0", "lgpl-3.0",
     "agpl-3.0", "mpl-2.0", "other",
 )  # fmt: skip
-"""Ids that the hub knows, among others."""
+"""Some of the license ids of the hub."""
 
 _FRONT = re.compile(r"---\n(.*?)\n---(?:\n|\Z)", re.DOTALL)
 
@@ -44,13 +44,13 @@ def push(
 
     Parameters:
         ``folder``: a finished run, an export, or another model folder with a card (README.md).
-        ``repo``: ``owner/name``; it is made where it is not there.
+        ``repo``: ``owner/name``; it is created if it does not exist.
         ``private``: whether a new repository is private.
-        ``license``: an id that the hub knows, such as ``apache-2.0``; it is written into the card that is sent.
-        ``dry_run``: only find out what would be sent.
+        ``license``: a license id of the hub, such as ``apache-2.0``; it is written into the card that is sent.
+        ``dry_run``: send nothing, only return what would be sent.
 
-    Returns ``url`` (None in a dry run), ``files`` and ``bytes``. Raises ModelError for a folder that holds no finished
-    model or no card, and where the hub refuses, RecipeError for a name that no repository or license can have.
+    Returns ``url`` (None in a dry run), ``files`` and ``bytes``. Raises ModelError for a folder without a finished
+    model or a card, and if the hub refuses. Raises RecipeError for an invalid name of a repository or license.
 
     Example: ``push("runs/student", "me/student-of-bert", license="apache-2.0")``
     """
@@ -58,31 +58,31 @@ def push(
     _check_name(repo)
     _check_license(license)
     files = _files(folder)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "url": None,
         "files": [file.relative_to(folder).as_posix() for file in files],
         "bytes": sum(file.stat().st_size for file in files),
     }
     written = {CARD: _with_license((folder / CARD).read_text(encoding="utf-8"), license)}
-    if (recipe := folder / RECIPE).is_file():  # its paths are nobody else's
+    if (recipe := folder / RECIPE).is_file():  # local paths in it are not sent
         written[RECIPE] = public_recipe(read_keys(recipe, "recipe", "keys"))
     if dry_run:
-        return found
+        return result
     api = HfApi(library_name="gradistill")
     try:
-        found["url"] = str(api.create_repo(repo, private=private, exist_ok=True))
+        result["url"] = str(api.create_repo(repo, private=private, exist_ok=True))
         operations = [
             CommitOperationAdd(name, written[name].encode() if name in written else folder / name)
-            for name in found["files"]
+            for name in result["files"]
         ]
         api.create_commit(repo, operations, commit_message="Add a model made with gradistill")
-    except Exception as error:  # of whatever library the hub's client sends by
+    except Exception as error:  # any library that the hub's client uses
         raise ModelError(
             f"{folder} could not be sent to {repo}: {first_line(error)}",
             expected="the network, and a repository that you may write",
             remedy="check the connection, log in by `hf auth login` or set HF_TOKEN, and give the same command again",
         ) from error
-    return found
+    return result
 
 
 def _check_name(repo: str) -> None:
@@ -100,7 +100,7 @@ def _check_name(repo: str) -> None:
 
 
 def _check_license(license: str | None) -> None:
-    """The hub refuses a card with another form of its ids only when everything else has been sent."""
+    """Raise RecipeError for an invalid license id. The hub would refuse the card only after all else has been sent."""
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license):
         close = get_close_matches("-".join(license.lower().split()), LICENSES, n=1)
         raise RecipeError(
@@ -111,7 +111,7 @@ def _check_license(license: str | None) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """What is sent of a folder. Raises ModelError where it is no finished model with a card."""
+    """The files of a folder that are sent. Raises ModelError for a folder without a finished model or a card."""
     if not folder.is_dir():
         raise ModelError(
             f"there is no folder {folder}", expected="a run folder, or an export", remedy="check the path"
@@ -133,7 +133,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _with_license(card: str, license: str | None) -> str:
-    """The card with a licence in its front matter, which it may have none of."""
+    """The card with the license in its front matter, which is added if there is none."""
     if license is None:
         return card
     front = _FRONT.match(card)

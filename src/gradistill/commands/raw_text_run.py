@@ -1,4 +1,4 @@
-"""Distillation from a teacher that reads raw texts: the two are compared by whole texts and their words."""
+"""Distillation from a teacher that reads raw texts: both models are compared on whole texts and their words."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RawTextRun(TaskRun):
-    """A run whose teacher, the ``source``, needs nothing of the student. Its signals are computed before training, and
-    held in memory."""
+    """A run whose teacher, the ``source``, does not need the student. The teacher's signals are computed before
+    training and kept in memory."""
 
     source: AnswerSource
 
     @property
     def _words(self) -> PreTrainedTokenizerBase | Literal[False]:
-        """The teacher's tokenizer, where both models have maps of words: rows then know which are in common."""
+        """The teacher's tokenizer, if both models have word maps: encoded rows then have the common words."""
         return self.source.tokenizer if isinstance(self.source, LiveSource) else False
 
     def encode(self) -> EncodedRows:
         splits = ("train", "validation", *(("test",) if "test" in self.splits.rows else ()))
-        found = {split: self.encoded(split, words=self._words) for split in splits}
+        encoded_splits = {split: self.encoded(split, words=self._words) for split in splits}
         return EncodedRows(
-            {split: one.dataset for split, one in found.items()},
-            {split: one.cut for split, one in found.items()},
+            {split: part.dataset for split, part in encoded_splits.items()},
+            {split: part.cut for split, part in encoded_splits.items()},
         )
 
     def check(self, encoded: EncodedRows) -> None:
-        """Raise an error, before any work, for objectives that need one tokenizer and rows that the student cannot
-        read."""
+        """Raise an error, before any work, for objectives that need a common tokenizer, and for rows that the student
+        cannot read."""
         Run.check(self, encoded)
         pair = self.models.facts
         assert pair is not None
@@ -76,7 +76,7 @@ class RawTextRun(TaskRun):
         )
         if asks and processes().num_processes > 1:
             raise RecipeError(
-                f"{processes().num_processes} processes train, and each would ask the function for all answers",
+                f"{processes().num_processes} processes train, and each would call the function for all texts",
                 expected="one process, or a file of answers",
                 remedy="start without torchrun, or write the texts (gradistill signals --write-texts) and use a file",
             )
@@ -91,14 +91,14 @@ class RawTextRun(TaskRun):
         return self.splits.rows["validation"], self.task, "validation"
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
-        """The teacher reads the texts themselves, and not the student's tokens of them."""
+        """Hashes of what the run reads, with the raw texts that the teacher reads instead of the student's tokens."""
         texts = digest(row_texts(self.training_rows, self.task))
         return super().hashes(encoded) | self.source.hashes() | {"texts": texts}
 
     @cached_property
     def reader(self) -> CopyReader:
-        """How the student reads copies of the training rows. Words of all training rows may stand in for others, also
-        where only some rows are trained on: answers to copies hold for any number of rows."""
+        """The reader of the student's copies of training rows. Replacements come from all training rows, even if only
+        some are trained on, so that answers to copies stay valid for any number of rows."""
         rows = self.training_rows
         texts = dict(zip(map(int, rows["index"][:]), row_texts(rows, self.task), strict=True))
         pool = copy_words(self.splits.rows["train"], self.task)
@@ -140,25 +140,27 @@ class RawTextRun(TaskRun):
         if not processes().is_main_process:
             return {}
         rows = drawn_rows(self.splits.rows["validation"], FLOOR_ROWS, self.recipe.training.seed)
-        taught = self.source.predictions(rows, self.task, "validation")
-        if taught is None:
+        teacher = self.source.predictions(rows, self.task, "validation")
+        if teacher is None:
             return {}
-        own = encode(rows, self.tokenizer, self.task, max_length=self.max_length, words=self._words).dataset
+        encoded_rows = encode(
+            rows, self.tokenizer, self.task, max_length=self.max_length, words=self._words
+        ).dataset
         student = predict_rows(
-            self.models.student.probed, own, Collator(self.tokenizer), labels=taught.labels
+            self.models.student.probed, encoded_rows, Collator(self.tokenizer), labels=teacher.labels
         )
-        figures = {**self.compared(student, taught, own).figures, "response": self.response()}
+        figures = {**self.compared(student, teacher, encoded_rows).figures, "response": self.response()}
         return {name: figure.value for name, figure in figures.items() if figure is not None and figure.n}
 
     def reference(
         self, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
     ) -> Predictions | None:
-        found = self.source.predictions(*self._validation)
+        predictions = self.source.predictions(*self._validation)
         done(len(rows))
-        return found
+        return predictions
 
     def compared(self, student: Predictions, teacher: Predictions, validation: Dataset) -> Loyalty:
-        """Saliency loyalty is of words: of those that both models read whole."""
+        """The loyalties of the student's predictions. Saliency loyalty is over words that both models read whole."""
         if not teacher.signed:
             return loyalty(replace(student, maps=()), teacher)
         maps = _shared_words(word_maps(student.signed, validation), teacher.signed)
@@ -167,29 +169,29 @@ class RawTextRun(TaskRun):
 
     @cached_property
     def _teacher_once(self) -> Predictor | None:
-        """The teacher for response loyalty: what it predicted before training holds after it too."""
+        """The teacher for response loyalty. Its predictions before training are cached and reused after it."""
         return None if self.source.predictor is None else Remembering(self.source.predictor)
 
     def response(self) -> Estimate | None:
         teacher = self._teacher_once
         if teacher is None:
             return None
-        own = ClassifierPredictor(self.models.student.model, self.tokenizer, self.max_length)
+        student = ClassifierPredictor(self.models.student.model, self.tokenizer, self.max_length)
         rows, _, _ = self._validation
-        return response_of(teacher, own, rows, self.task, self.recipe.training.seed)
+        return response_of(teacher, student, rows, self.task, self.recipe.training.seed)
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:
-        found = super().tested(test)
+        metrics = super().tested(test)
         if test is None:
-            return found
+            return metrics
         rows = self.splits.rows["test"]
         predictions = self.source.predictions(rows, self.task, "test")
         if predictions is not None:
             labels = np.asarray(test["labels"][:])
-            found["teacher_test"] = compute_metrics(
+            metrics["teacher_test"] = compute_metrics(
                 self.task, predictions.logits, labels, predictions.thresholds
             )
-        return found
+        return metrics
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
         return super().about(encoded, inputs) | {
@@ -197,15 +199,15 @@ class RawTextRun(TaskRun):
         }
 
     def described(self, output: Path) -> dict[str, Any]:
-        found, name = super().described(output), Path(self.source.name).name
+        models, name = super().described(output), Path(self.source.name).name
         if isinstance(self.source, LiveSource):
             reader = self.source.reader
-            return found | {"teacher": described(reader.model, name, reader.probe)}
-        return found | {"teacher": {"name": name, "layers": None, "hidden": None, "parameters": None}}
+            return models | {"teacher": described(reader.model, name, reader.probe)}
+        return models | {"teacher": {"name": name, "layers": None, "hidden": None, "parameters": None}}
 
 
 def no_near_words(kind: str) -> RecipeError:
-    """Of a teacher whose embeddings are not known."""
+    """The error for ``--augment`` with a teacher whose embeddings are not known."""
     return RecipeError(
         f"--augment makes copies with near words of the teacher's embeddings, and the teacher is {kind}.",
         expected="a model as teacher",
@@ -214,17 +216,17 @@ def no_near_words(kind: str) -> RecipeError:
 
 
 def copy_words(rows: Dataset, task: Any) -> list[str]:
-    """The words that may stand in for others in changed copies: those of some of the training rows."""
+    """The words that replace others in changed copies: those of some of the training rows."""
     return word_pool(row_texts(drawn_rows(rows, WORD_POOL_ROWS, 0), task))
 
 
 def _shared_words(
     student: tuple[np.ndarray, ...], teacher: tuple[np.ndarray, ...]
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """The sizes of the scores of words that both maps have."""
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    """The absolute scores of the words that both maps have."""
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for ours, theirs in zip(student, teacher, strict=True):
         count = min(len(ours), len(theirs))
         both = np.isfinite(ours[:count]) & np.isfinite(theirs[:count])
-        found.append((np.abs(ours[:count][both]), np.abs(theirs[:count][both])))
-    return tuple(pair[0] for pair in found), tuple(pair[1] for pair in found)
+        pairs.append((np.abs(ours[:count][both]), np.abs(theirs[:count][both])))
+    return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)

@@ -1,4 +1,4 @@
-"""What the run that trained a model recorded of its data: columns, and the positive class."""
+"""The data record of the run that trained a model: columns, and the positive class."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from gradistill.data.tasks import label_key
 from gradistill.errors import DataError, MissingColumn
 
 TRAINED = "trained"
-"""The part of ``export.json`` that holds it of the exported model."""
+"""The key of ``export.json`` with the data record of the student that was exported."""
 
 
 def data_record(folder: str | Path) -> dict[str, Any]:
-    """``text_columns`` and ``label_column`` of the run that trained a folder's model, and its ``positive`` class. Of an
-    exported model those of the model that it was made from; empty where none are recorded."""
+    """``text_columns``, ``label_column`` and ``positive`` class of the run that trained the model in a folder. For an
+    exported model they are those of the student that was exported; empty without a record."""
     run, exported = record_of(folder), export_record(folder).get(TRAINED)
     data = run.get("data")
-    found = {**(data if isinstance(data, dict) else {}), "positive": run.get("positive")} if run else exported
+    record = (
+        {**(data if isinstance(data, dict) else {}), "positive": run.get("positive")} if run else exported
+    )
     kinds = {"text_columns": list, "label_column": str, "positive": str}
-    found = found if isinstance(found, dict) else {}
-    return {name: found[name] for name, kind in kinds.items() if isinstance(found.get(name), kind)}
+    record = record if isinstance(record, dict) else {}
+    return {name: record[name] for name, kind in kinds.items() if isinstance(record.get(name), kind)}
 
 
 def with_positive(splits: Splits, named: str | None, models: Sequence[str | Path] = ()) -> Splits:
-    """The splits with the positive class that the user named, or else that of the run that made one of ``models``.
+    """The splits with the positive class that the user named, or else with the one that a run of ``models`` recorded.
 
-    Raises DataError for a name that is no label, or a task without two classes.
+    Raises DataError for a name that is no label, or for a task without two classes.
     """
     if named is not None:
         return replace(splits, task=splits.task.with_positive(named))
@@ -43,18 +45,18 @@ def with_positive(splits: Splits, named: str | None, models: Sequence[str | Path
 def read_as_trained(
     data: DataChoice, models: Sequence[str | Path], read: Callable[[DataChoice], Splits]
 ) -> Splits:
-    """The splits that ``read`` makes, by the columns that the run of the first of ``models`` recorded, where nobody
-    named any.
+    """The splits that ``read`` returns. Unless columns are named, they are those that the first of ``models`` with a
+    record was trained on.
 
-    To infer them anew might give a model of one text the two of a pair. They are inferred where no run recorded any, or
-    the data have none of that name; any other fault of the data is an error.
+    Inferred columns could be other ones: a pair for a model of one text. Columns are inferred only if no run recorded
+    any, or if the data lack them. Any other fault of the data is an error.
     """
     records = [] if data.task is not None or data.text_columns is not None else map(data_record, models)
-    found = next((record for record in records if record.get("text_columns")), None)
-    if found is not None:
-        label = data.label_column or (None if data.label_columns else found.get("label_column"))
+    trained = next((record for record in records if record.get("text_columns")), None)
+    if trained is not None:
+        label = data.label_column or (None if data.label_columns else trained.get("label_column"))
         try:
-            return read(replace(data, text_columns=tuple(found["text_columns"]), label_column=label))
+            return read(replace(data, text_columns=tuple(trained["text_columns"]), label_column=label))
         except DataError as error:
             if not any(isinstance(problem, MissingColumn) for problem in error.problems):
                 raise

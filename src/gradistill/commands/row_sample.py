@@ -1,4 +1,4 @@
-"""Which rows of a split are looked at where not all are."""
+"""Draw a sample of the rows of a split."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datasets import Dataset
 from gradistill.io import digest
 
 WORD_POOL_ROWS = 1000
-"""Rows whose words stand in for others: so many keep memory small, and do not depend on how many rows are compared."""
+"""The number of rows whose words replace others. It keeps memory small, whatever number of rows is compared."""
 
 
 def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
-    """So many rows, in their order. Whether one is drawn depends on its number and the seed, and how many others are
-    before it: of a larger draw every smaller one is a part, whichever rows stood beside it."""
+    """At most ``count`` rows, in their order; all for None. Seed and row number give each row a rank, so a smaller draw
+    is part of a larger one."""
     if count is None or count >= len(rows):
         return rows
     lots = [digest([seed, index]) for index in rows["index"][:]]

@@ -1,4 +1,4 @@
-"""``gradistill run``: a project file carried through, stage by stage: teacher, student, audit, export, one page."""
+"""``gradistill run``: the stages of a project file in order: teacher, student, audit, export, one page."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ TEACHER, STUDENT, REFERENCE, AUDIT, EXPORT = "teacher", "student", "reference", 
 PROJECT = FolderKind("project")
 MODEL, CHECKPOINT = "model", "checkpoint"
 NEWER = {meaning_name(role) for role in (TEACHER, STUDENT, REFERENCE, MODEL, CHECKPOINT)}
-"""What a stage needs and ledgers of earlier versions lack: it counts as unchanged."""
+"""Entries that ledgers of earlier versions do not have. A missing entry counts as unchanged."""
 SHOWN = 5
-"""Differences that a message lists."""
+"""The number of differences that a message lists."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a project. It is current while what it ``needs`` is what it was made from, and its result stands.
+    """A stage of a project. It is up to date while ``needs`` equals its ledger entry and the ``result`` file exists.
 
-    ``result`` is the file that is there once it is finished. ``make`` replaces an earlier result, and goes on with an
+    ``result`` is the file that only a finished stage has. ``make`` replaces an earlier result, and resumes an
     unfinished one.
     """
 
@@ -65,26 +65,26 @@ class Stage:
 
 @dataclass
 class Ledger:
-    """What each finished stage was made from, on disk: a stage is entered when it ends."""
+    """A file that records what each finished stage was made from. A stage is entered when it ends."""
 
     file: Path
     stages: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, file: Path) -> Ledger:
-        """The ledger in a file; an empty one where there is none, or a damaged one: then stages are made again."""
+        """The ledger in a file; an empty one if the file is missing or damaged, so that stages are made again."""
         try:
-            found = read_object(file)
+            entries = read_object(file)
         except (OSError, ValueError):
-            found = {}
-        return cls(file, {name: entry for name, entry in found.items() if isinstance(entry, dict)})
+            entries = {}
+        return cls(file, {name: entry for name, entry in entries.items() if isinstance(entry, dict)})
 
     def enter(self, stage: Stage, seconds: float) -> None:
         self.stages[stage.name] = {"needs": stage.needs, "seconds": round(seconds, 1)}
         self._write()
 
     def strike(self, stage: Stage) -> None:
-        """Before a stage is made again: half of an old one and half of a new one must not pass for either."""
+        """Remove a stage's entry before it is made again: a mix of old and new files must not count as finished."""
         if self.stages.pop(stage.name, None) is not None:
             self._write()
 
@@ -93,12 +93,12 @@ class Ledger:
 
 
 def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
-    """Carry a project file through: fine-tune, distil, audit, export, and one page ``summary.html`` about it all.
+    """Run all stages of a project file: fine-tune, distil, audit, export, and one page ``summary.html`` about them.
     With ``audit.reference: yes`` a second teacher is fine-tuned before the audit.
 
-    The same call goes on with what was stopped. A finished stage is kept, unless something that it was made from has
-    changed: a setting, a row, or the weights of an earlier stage. An export without its packages is left out, and the
-    result shows it.
+    The same call resumes what was stopped. A finished stage is kept unless one of its inputs has changed: a setting, a
+    row, or the weights of an earlier stage. Without the packages for it the export is left out, and the result shows
+    that.
 
     Parameters:
         ``project``: the file that ``init`` writes.
@@ -118,7 +118,7 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
 
 
 def _titles(plan: Project) -> list[str]:
-    """The stages in their order, with what one would not guess of them."""
+    """The names of the stages in order, with a note on long or skipped ones."""
     missing = "" if plan.export is None else _missing_packages()
     return [
         *([] if plan.teachers else [TEACHER]),
@@ -154,7 +154,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
         else:
             _carry(_export_stage(plan, labelled, both, teacher), ledger, stages)
 
-    found = {
+    result = {
         "stages": stages,
         TEACHER: None if is_several(teacher) else record_of(teacher) or None,
         STUDENT: record_of(student),
@@ -165,17 +165,17 @@ def _carried_through(plan: Project) -> dict[str, Any]:
         f"{f['figure']} is {f['value']}, below {f['limit']}"
         if f["value"] is not None
         else f"{f['figure']} was not measured, its limit is {f['limit']}"
-        for f in failures(found[AUDIT] or {})
+        for f in failures(result[AUDIT] or {})
     ]
-    found["failed"] = [*below, *((found[EXPORT] or {}).get("failed") or ())]
+    result["failed"] = [*below, *((result[EXPORT] or {}).get("failed") or ())]
     page = plan.output / SUMMARY
-    content = project_page(found, plan.output.name, _links(stages), _settings(plan))
+    content = project_page(result, plan.output.name, _links(stages), _settings(plan))
     write_whole(page, content.encode("utf-8", "backslashreplace"))
-    return {**found, "page": str(page)}
+    return {**result, "page": str(page)}
 
 
 def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
-    """Make a stage, or keep it where it is current; log which, and why."""
+    """Make a stage, or keep it if it is up to date; log which, and why."""
     before = ledger.stages.get(stage.name)
     finished = stage.result.is_file()
     if before is not None and isinstance(known := before.get("needs"), dict):
@@ -197,7 +197,7 @@ def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
 
 def _why(before: Mapping[str, Any] | None, finished: bool, stage: Stage) -> str:
     if before is None:
-        return "made again: it is not known what it was made from" if finished else "begins, or resumes"
+        return f"made again: {STAGES} has no entry for it" if finished else "begins, or resumes"
     if not finished:
         return f"made again: {stage.result.name} is gone"
     changed = list(differences(before.get("needs"), dict(stage.needs)))
@@ -214,7 +214,7 @@ def _is_hash(value: Any) -> bool:
 
 
 def _teacher_stage(name: str, plan: Project, recipe: Recipe, data: Mapping[str, Any]) -> Stage:
-    """The teacher, or the second one that the audit compares the student with."""
+    """The stage of the teacher, or of the second teacher for the audit."""
     folder, rows = plan.output / name, replace(plan.data, unlabelled=None)
     needs = {"recipe": recipe.as_written(), **_marks(MODEL, plan.model), "data": data}
     return Stage(
@@ -247,10 +247,10 @@ def _audit_stage(
         needs |= _marks(REFERENCE, choice.reference)
 
     def make() -> None:
-        judge = prompted(teacher, plan.distillation.teacher.template)
-        found = audit(judge, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
+        model = prompted(teacher, plan.distillation.teacher.template)
+        result = audit(model, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
         if trackers := known_trackers(plan.distillation.training.arguments.get("report_to")):
-            found.send_to(*trackers)
+            result.send_to(*trackers)
 
     return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
 
@@ -273,25 +273,25 @@ def _export_stage(
     needs = {EXPORT: settings, **both, **_prompt_of(plan), "data": data}
 
     def make() -> None:
-        student, judge = str(plan.output / STUDENT), prompted(teacher, plan.distillation.teacher.template)
-        export_model(student, folder, choice, data=rows, teacher=judge, overwrite=True)
+        student, model = str(plan.output / STUDENT), prompted(teacher, plan.distillation.teacher.template)
+        export_model(student, folder, choice, data=rows, teacher=model, overwrite=True)
 
     return Stage(EXPORT, folder / EXPORT_RECORD, needs, make)
 
 
 def _marks(role: str, model: str) -> dict[str, Any]:
-    """What a stage needs of a model: its weights, and what gives them their meaning."""
+    """The ledger entries of a model: hashes of its weights, and of its labels, thresholds and tokenizer."""
     return {role: model_mark(model), meaning_name(role): meaning_mark(model)}
 
 
 def _prompt_of(plan: Project) -> dict[str, str]:
-    """The prompt around the teacher's texts, where there is one."""
+    """The ledger entry of the prompt around the teacher's texts, if there is one."""
     template = plan.distillation.teacher.template
     return {} if template is None else {"template": template}
 
 
 def _data_needs(choice: DataChoice) -> dict[str, Any]:
-    """How rows are read, and the hashes of the files that hold them; a hub id stands for itself."""
+    """The options for reading rows, and the hashes of their files; a hub id stands for itself."""
     needs = {**reading_mark(choice), "files": file_marks(Path(path_text(choice.source)))}
     if choice.unlabelled is not None:
         needs["unlabelled"] = file_marks(Path(path_text(choice.unlabelled)))
@@ -299,12 +299,12 @@ def _data_needs(choice: DataChoice) -> dict[str, Any]:
 
 
 def _no_export_of(student: str) -> str:
-    """Why a student is not exported; blank where it can be."""
+    """The reason why a student is not exported; blank if it can be."""
     return "students that tag words are not exported yet. Write export: no" if tags_words(student) else ""
 
 
 def _missing_packages() -> str:
-    """Why there can be no export; blank where there can."""
+    """The message about packages that an export lacks; blank if they are installed."""
     try:
         check_packages()
     except ModelError as error:
@@ -318,7 +318,7 @@ def _export_figures(plan: Project, stages: Mapping[str, Any]) -> dict[str, Any] 
 
 
 def _links(stages: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the page links to, as seen from it."""
+    """The titles and relative paths of the page's links."""
     parts = {
         "Audit: examples, figures, change report": f"{AUDIT}/{AUDIT_PAGE}",
         "Model card of the student": f"{STUDENT}/{CARD}",

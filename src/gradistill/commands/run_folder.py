@@ -1,7 +1,7 @@
 """The run folder: an ordinary model folder, with the recipe, the metrics and a model card beside the weights.
 
-While a run is under way, all of it stands in the folder's ``checkpoints``: its recipe, what it was made from, and
-its checkpoints. What it ends with is written there too, and moved up file by file, the metrics last.
+An unfinished run is kept in the subfolder ``checkpoints``: its recipe, the hashes of its inputs, and its checkpoints.
+The result is written there too, and then moved up file by file, the metrics last.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from gradistill.training.distributed import processes
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
 EXPORT_RECORD = "export.json"
-"""What an export records, beside its model."""
+"""The record of an export, in the folder of its model."""
 LOGS = "runs"
-"""Where TensorBoard writes, in ``checkpoints`` and then in the folder itself."""
+"""The folder of TensorBoard's logs: in ``checkpoints`` during a run, then in the run folder."""
 _DRAFT, _UNFINISHED_DRAFT = "finished", "finishing"
 _IN_CHECKPOINTS = re.compile(
     rf"checkpoint-\d+|{RECIPE}|{INPUTS}|{_DRAFT}|{_UNFINISHED_DRAFT}|{LOGS}|"
@@ -50,7 +50,7 @@ _IN_CHECKPOINTS = re.compile(
 _METRICS_KEYS = {"task", "method", "seed", "student", "teacher", "timing", "versions", "inputs"}
 _INPUTS_KEYS = {"student", "tokenizer", "train"}
 _NEWER = {"words", "texts", "processes", "best checkpoint by", "teacher signals"}
-"""What runs of earlier versions did not write down: it counts as unchanged."""
+"""Inputs that runs of earlier versions did not record. A missing one counts as unchanged."""
 _RECIPE_KEYS = {"method", "task", "student", "training", "objectives"}
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MODEL_FILES = re.compile(
@@ -63,10 +63,10 @@ _MODEL_FILES = re.compile(
 def check_run(
     output: Path, recipe: Recipe, *, overwrite: bool, reads: Iterable[str | Path | None] = ()
 ) -> None:
-    """Refuse, before any work, a folder that holds anything but an unfinished run of this very recipe.
+    """Refuse, before any work, a folder that holds anything but an unfinished run of the same recipe.
 
-    A run without a checkpoint has nothing to lose, and any recipe may take its place. With ``overwrite`` earlier
-    runs of any recipe pass, unless this one ``reads`` something in there. Raises RecipeError.
+    A run without a checkpoint has nothing to lose, so any recipe may replace it. ``overwrite`` allows earlier runs of
+    any recipe, unless this run ``reads`` something in their folder. Raises RecipeError.
     """
     for source in _existing(reads):
         if Path(realpath(output)) in (Path(realpath(source)), *Path(realpath(source)).parents):
@@ -89,11 +89,11 @@ def check_run(
 def opened_run(
     output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool
 ) -> Iterator[str | None]:
-    """Hold a run folder, which no second process gets meanwhile, and give the checkpoint to go on from, if any.
+    """Lock a run folder for the block, and yield the checkpoint to resume from, if there is one.
 
     ``inputs`` are hashes of what the run reads: with other inputs it is another run. With ``overwrite`` an unfinished
-    run of this recipe still goes on, and a finished one stands until this one has ended. Of several processes the
-    first alone writes. A run that is refused before its first checkpoint leaves nothing behind. Raises RecipeError.
+    run of this recipe still resumes, and a finished one is kept until this run has ended. Only the main process
+    writes. A run that is refused before its first checkpoint leaves nothing behind. Raises RecipeError.
     """
     state = processes()
     with held(output) if state.is_main_process else nullcontext():
@@ -118,8 +118,11 @@ def opened_run(
 def close_run(
     output: Path, save: Callable[[Path], object], recipe: Recipe, metrics: Mapping[str, Any], card: str
 ) -> None:
-    """Put the model that ``save`` writes, the recipe, the card and the metrics in their place, each file whole, the
-    metrics last; then remove the checkpoints: the folder itself is the best model. What TensorBoard logged stays."""
+    """Move the model that ``save`` writes, the recipe, the card and the metrics into the run folder.
+
+    Each file is moved whole, the metrics last. Then the checkpoints are removed: the folder itself holds the best
+    model. TensorBoard's logs are kept.
+    """
     work = output / CHECKPOINTS
     draft, done = work / _UNFINISHED_DRAFT, work / _DRAFT
     for earlier in (draft, done):
@@ -138,21 +141,21 @@ def close_run(
 
 
 def recorded_metrics(output: Path) -> dict[str, Any] | None:
-    """What ``metrics.json`` of a finished run holds; None where there is none of ours, or a damaged one."""
+    """The content of ``metrics.json`` of a finished run; None if it is missing, damaged or not ours."""
     try:
-        found = read_object(output / METRICS)
+        metrics = read_object(output / METRICS)
     except (OSError, ValueError):
         return None
-    return found if found.keys() >= _METRICS_KEYS and isinstance(found["inputs"], dict) else None
+    return metrics if metrics.keys() >= _METRICS_KEYS and isinstance(metrics["inputs"], dict) else None
 
 
 def record_of(folder: str | Path) -> dict[str, Any]:
-    """What a model's folder records of the run that made it; nothing where it is no finished run of ours."""
+    """The content of ``metrics.json`` in a model's folder; empty if that is no finished run of ours."""
     return (recorded_metrics(Path(folder)) or {}) if str(folder) else {}
 
 
 def export_record(folder: str | Path) -> dict[str, Any]:
-    """What an export records in the model's folder; nothing where there is none."""
+    """The content of ``export.json`` in a model's folder; empty without an export."""
     try:
         return read_object(Path(folder) / EXPORT_RECORD) if str(folder) else {}
     except (OSError, ValueError):
@@ -160,13 +163,13 @@ def export_record(folder: str | Path) -> dict[str, Any]:
 
 
 def finished_run(output: Path, recipe: Recipe) -> bool:
-    """Whether a run of this very recipe stands there, done."""
+    """Whether the folder holds a finished run of the same recipe."""
     before = _recipe_in(output)
     return recorded_metrics(output) is not None and before == recipe.settled_by(before).as_written()
 
 
 def _is_run(output: Path) -> bool:
-    """Whether we wrote a run folder that has no mark: unfinished, or of an earlier version."""
+    """Whether a folder without a mark file is a run of ours: unfinished, or of an earlier version."""
     return recorded_metrics(output) is not None or _is_under_way(output)
 
 
@@ -186,7 +189,7 @@ def _refuse_foreign(output: Path) -> None:
 
 
 def _finish_removal(output: Path) -> None:
-    """Remove what a process that was killed at its very end had begun to remove; the folder must be locked."""
+    """Finish the clean-up of a process that was killed during it. The folder must be locked."""
     left = output / CHECKPOINTS / _DRAFT
     if recorded_metrics(output) is not None and left.is_dir() and not (left / METRICS).exists():
         discard(output / CHECKPOINTS)
@@ -194,7 +197,7 @@ def _finish_removal(output: Path) -> None:
 
 
 def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite: bool) -> Path | None:
-    """The checkpoint that this very run left, or None and a new beginning."""
+    """The checkpoint of the same run to resume from; or None, after a new ``checkpoints`` folder is written."""
     work = output / CHECKPOINTS
     if (checkpoint := last_whole(work)) is not None:
         other = [*_differences_of_recipe(output, recipe), *_differences_of_inputs(work, dict(inputs))]
@@ -209,7 +212,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
         draft.mkdir()
         write_whole(draft / INPUTS, json.dumps(inputs).encode())
         write_whole(draft / RECIPE, recipe.as_yaml().encode())
-        draft.rename(work)  # with the mark that it is ours, or not there
+        draft.rename(work)  # the folder appears with the files that identify it as ours, or not at all
         sync_folder(output)
     except OSError as error:
         raise RecipeError(
@@ -219,7 +222,7 @@ def _begin(output: Path, recipe: Recipe, inputs: Mapping[str, str], *, overwrite
 
 
 def _is_under_way(output: Path) -> bool:
-    """Whether ``checkpoints`` is what a run of ours left: by its inputs, its recipe, or the seal of a checkpoint."""
+    """Whether a run of ours wrote ``checkpoints``: it holds inputs, a recipe, or a sealed checkpoint."""
     work = output / CHECKPOINTS
     try:
         names = [path.name for path in work.iterdir()]
@@ -231,22 +234,22 @@ def _is_under_way(output: Path) -> bool:
 
 
 def _inputs_in(work: Path) -> dict[str, str]:
-    """What ``inputs.json`` holds; nothing where it is missing, damaged or not ours."""
+    """The content of ``inputs.json``; empty if it is missing, damaged or not ours."""
     try:
-        found = read_object(work / INPUTS)
+        inputs = read_object(work / INPUTS)
     except (OSError, ValueError):
         return {}
-    ours = found.keys() >= _INPUTS_KEYS and all(_HASH.fullmatch(str(found[name])) for name in _INPUTS_KEYS)
-    return found if ours else {}
+    ours = inputs.keys() >= _INPUTS_KEYS and all(_HASH.fullmatch(str(inputs[name])) for name in _INPUTS_KEYS)
+    return inputs if ours else {}
 
 
 def _recipe_in(folder: Path) -> dict[str, Any]:
-    """The resolved recipe that a run wrote; nothing where it is missing, damaged or not ours."""
+    """The resolved recipe that a run wrote; empty if it is missing, damaged or not ours."""
     try:
-        found = load_yaml((folder / RECIPE).read_bytes())
+        recipe = load_yaml((folder / RECIPE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.keys() >= _RECIPE_KEYS else {}
+    return recipe if isinstance(recipe, dict) and recipe.keys() >= _RECIPE_KEYS else {}
 
 
 def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
@@ -270,13 +273,13 @@ def _refuse_other(output: Path, other: list[str]) -> None:
         raise RecipeError(
             f"{output} holds an unfinished run of another recipe or other inputs:\n"
             + "\n".join(f"  - {line}" for line in other),
-            expected="the same recipe, teacher and data, to go on with it",
+            expected="the same recipe, teacher and data, to resume it",
             remedy="choose another --output, or give --overwrite to start again",
         )
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [f"{path}: {there!r} there, {here!r} now" for path, there, here in differences(before, now)]
+    return [f"{path}: {old!r} before, {new!r} now" for path, old, new in differences(before, now)]
 
 
 def _existing(names: Iterable[str | Path | None]) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""What a run records of itself in ``metrics.json``: its models, its time and memory, its versions."""
+"""The entries of ``metrics.json`` about a run itself: models, time and memory, versions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def timing(signal_seconds: float, train_seconds: float, examples: float) -> dict
 
 
 def utc_now() -> str:
-    """The time in UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """What a run was made with."""
+    """The versions of Python and of the packages that a run uses."""
     return {
         "python": platform.python_version(),
         **package_versions("gradistill", "torch", "transformers", "datasets"),
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 def _peak_rss_mb() -> float:
     """The process's largest resident set so far, in MB.
 
-    psutil knows it on Windows only. Elsewhere ``resource`` does: it counts in KiB on Linux, in bytes on macOS.
+    psutil has it on Windows only. Elsewhere ``resource`` has it, in KiB on Linux and in bytes on macOS.
     """
     memory = psutil.Process().memory_info()
     with suppress(ImportError):

@@ -1,4 +1,4 @@
-"""What commands return in Python: the dictionary that they write as JSON, which also knows its folder and its model."""
+"""The results of commands in Python: the dictionary that they write as JSON, with its folder and its model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gradistill.report.trackers import send_audit
 
 
 class RunResult(dict[str, Any]):
-    """What ``metrics.json`` of a run holds, as a dictionary.
+    """The content of a run's ``metrics.json``, as a dictionary.
 
-    ``path`` is the run folder, ``metrics`` the plain dictionary, and ``student`` the trained model, loaded when it is
-    first asked for (of a fine-tuning the model that was tuned). A notebook shows it as tables.
+    ``path`` is the run folder, and ``metrics`` the plain dictionary. ``student`` is the trained model (after
+    ``finetune`` the fine-tuned one), loaded at first use. A notebook shows the result as tables.
 
     Example: ``result = distill(…); result["eval"]; result.student.config.num_labels``
     """
@@ -43,7 +43,7 @@ class RunResult(dict[str, Any]):
 
 
 class AuditResult(dict[str, Any]):
-    """What ``audit.json`` holds, as a dictionary. ``path`` is the folder of the audit, ``page`` its HTML page.
+    """The content of ``audit.json``, as a dictionary. ``path`` is the folder of the audit, ``page`` its HTML page.
 
     A notebook shows the verdict, and the loyalties with their floors.
     """

@@ -1,4 +1,4 @@
-"""What a search may change: fields of the recipe, each with the values it may take."""
+"""The search space: fields of the recipe, each with its possible values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FACTOR = 10.0
 
 @dataclass(frozen=True)
 class Searched:
-    """One field: a range from ``low`` to ``high`` (of ``whole`` numbers, on a ``log`` scale), or ``choices``."""
+    """One field of the space: ``low`` to ``high`` (``whole`` numbers only, on a ``log`` scale), or ``choices``."""
 
     field: str
     low: float = 0.0
@@ -30,7 +30,7 @@ class Searched:
     choices: tuple[Any, ...] = ()
 
     def value(self, trial: Any) -> Any:
-        """What an Optuna trial suggests for it."""
+        """The value of this field that an Optuna trial suggests."""
         if self.choices:
             return trial.suggest_categorical(self.field, self.choices)
         if self.whole:
@@ -39,7 +39,7 @@ class Searched:
 
     @property
     def first(self) -> Any:
-        """A value that it may take, to try the field with."""
+        """One possible value, to check the field with."""
         return self.choices[0] if self.choices else int(self.low) if self.whole else self.low
 
     def __str__(self) -> str:
@@ -49,13 +49,13 @@ class Searched:
 
 
 def searched(text: str) -> Searched:
-    """``field=1..4``, ``field=0.1..10:log``, or ``field=this,that``. Raises RecipeError for anything else."""
+    """Parse ``field=1..4``, ``field=0.1..10:log`` or ``field=this,that``. Raises RecipeError for anything else."""
     field, equals, values = (part.strip() for part in text.partition("="))
     if not (field and equals and values):
         raise _refused(text)
-    if found := _RANGE.fullmatch(values):
-        low, high = _number(found["low"], text), _number(found["high"], text)
-        log, whole = bool(found["log"]), isinstance(low, int) and isinstance(high, int)
+    if bounds := _RANGE.fullmatch(values):
+        low, high = _number(bounds["low"], text), _number(bounds["high"], text)
+        log, whole = bool(bounds["log"]), isinstance(low, int) and isinstance(high, int)
         if not (isfinite(low) and isfinite(high) and low < high) or (log and low <= 0):
             raise _refused(text)
         return Searched(field, float(low), float(high), log, whole)
@@ -63,18 +63,19 @@ def searched(text: str) -> Searched:
 
 
 def _choices(values: str, text: str) -> tuple[Any, ...]:
-    """Two or more different ones, of the kinds that a search can keep."""
+    """Two or more different values, of the types that a search can store."""
     try:
-        found = tuple(load_yaml(part) for part in values.split(","))
+        choices = tuple(load_yaml(part) for part in values.split(","))
     except YamlError as error:
         raise _refused(text) from error
-    if not all(isinstance(one, str | bool | int | float | None) for one in found) or len(set(found)) < 2:
+    if not all(isinstance(one, str | bool | int | float | None) for one in choices) or len(set(choices)) < 2:
         raise _refused(text)
-    return found
+    return choices
 
 
 def default_space(recipe: Recipe) -> tuple[Searched, ...]:
-    """The learning rate and the weight of every objective beside that of the labels, tenfold to both sides."""
+    """The default search space: the learning rate, and the weight of every objective that needs a teacher. Each ranges
+    from a tenth to ten times its value."""
     around = {"training.learning_rate": recipe.training.learning_rate}
     for name, term in recipe.objectives.items():
         if term.objective.needs_teacher and term.weight > 0:

@@ -1,4 +1,4 @@
-"""Teacher signals once: which store serves a run, and building, showing and deleting stores."""
+"""Stores of teacher signals: choose the store of a run; build, describe and delete stores."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from gradistill.training.distributed import processes
 logger = logging.getLogger(__name__)
 
 DEFAULT_ENCODING: Encoding = "int8"
-"""Students from it are nearer to those from float32 than two seeds are to each other (docs/signals.md)."""
+"""The default encoding. Its students differ less from float32 students than two seeds differ (docs/signals.md)."""
 
 
 def cache_folder() -> Path:
-    """Where ``auto`` keeps stores: ``$GRADISTILL_CACHE``, or ``signals`` in the user's cache."""
+    """The folder of ``auto`` stores: ``$GRADISTILL_CACHE``, or ``signals`` in the user's cache."""
     if given := os.environ.get("GRADISTILL_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gradistill" / "signals"
@@ -66,8 +66,8 @@ def cache_folder() -> Path:
 class StoreChoice:
     """``where`` teacher signals come from: ``auto`` (a store in the cache), ``online`` (no store), or a folder.
 
-    Without an ``encoding`` a folder's own holds, and ``DEFAULT_ENCODING`` in the cache. ``loading``: the type of a
-    teacher's numbers, and the devices that it is spread over.
+    The default ``encoding`` is that of the folder's store, and ``DEFAULT_ENCODING`` in the cache. ``loading``: the
+    teacher's dtype, and the devices that it is spread over.
     """
 
     where: str = "auto"
@@ -80,7 +80,7 @@ class StoreChoice:
         return None if self.where in ("auto", "online") else Path(self.where)
 
     def check(self) -> None:
-        """Raise StoreError for a folder that holds no finished store, RecipeError for a store's options without one."""
+        """Raise StoreError for a folder without a finished store, and RecipeError for store options without a store."""
         if self.where == "online" and (options := self.store_options):
             raise RecipeError(
                 f"{' and '.join(options)} is about a store, and with --signals online there is none",
@@ -92,13 +92,13 @@ class StoreChoice:
 
     @property
     def store_options(self) -> list[str]:
-        """What is chosen of how a store is written and opened, as it is typed."""
+        """The options on writing and opening a store that differ from the default, as they are typed."""
         encoding = [] if self.encoding is None else [f"--encoding {self.encoding}"]
         return encoding if self.verify == "full" else [*encoding, f"--verify {self.verify}"]
 
     @property
     def kept_as(self) -> str:
-        """What training reads: ``online``, or the encoding of the store."""
+        """The kind of signals that training reads: ``online``, or the encoding of the store."""
         return self.where if self.where == "online" else self.written_as
 
     @property
@@ -116,8 +116,8 @@ AUTO = StoreChoice()
 class StoreSettings:
     """How a store is written.
 
-    With ``repair`` damaged shards of a finished store are written again, and no others. ``loading`` is how a large
-    teacher is held.
+    With ``repair`` only damaged shards of a finished store are written again. ``loading``: how a large teacher is
+    loaded.
     """
 
     encoding: Encoding = DEFAULT_ENCODING
@@ -130,7 +130,7 @@ DEFAULT_SETTINGS = StoreSettings()
 
 @dataclass(frozen=True)
 class StoreRows:
-    """The encoded rows that a store is for, and how they were read: a tokenizer, cut at ``max_length`` tokens."""
+    """The encoded rows of a store, the tokenizer that read them, and the ``max_length`` at which they are cut."""
 
     rows: Dataset
     tokenizer: PreTrainedTokenizerBase
@@ -146,7 +146,7 @@ def plan_store(
     encoding: Encoding,
     about: Mapping[str, Any],
 ) -> BuildPlan:
-    """What to build for these signals; without a folder, in the cache under its fingerprint."""
+    """The plan of a store with these signals; without a folder it lies in the cache, named by its fingerprint."""
     columns = columns_for((Logits(), *signals), teacher.probe, encoding)
     purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
@@ -160,9 +160,9 @@ def plan_store(
 def stored_teacher(
     choice: StoreChoice, plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase
 ) -> StoredTeacher | None:
-    """The store that ``choice`` names, open; the cache's is built or mended first, or None where it cannot be.
+    """The open store that ``choice`` names. A store in the cache is built or repaired first; None if that fails.
 
-    Raises StoreError for a folder whose store is missing, damaged, or for something else.
+    Raises StoreError for a folder whose store is missing, damaged, or made for something else.
     """
     verify = choice.verify
     if choice.where == "auto":
@@ -181,7 +181,7 @@ def stored_teacher(
 
 
 def own_share() -> ProcessShare:
-    """Which of the processes of ``torchrun`` this one is."""
+    """The share of this process among the processes of ``torchrun``."""
     state = processes()
     return ProcessShare(state.process_index, state.num_processes, lambda text: gather_object([text]))
 
@@ -189,7 +189,7 @@ def own_share() -> ProcessShare:
 def repaired_by_the_first(
     plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase, *, verify: Verify = "full"
 ) -> bool:
-    """As ``repair_damaged_shards``, of several processes: the others find nothing to repair, and all agree."""
+    """``repair_damaged_shards`` for several processes: the first one repairs, and all return the same result."""
     share, whole = own_share(), False
     for turn in (share.is_first, not share.is_first):
         with together(plan.folder, share):
@@ -199,7 +199,7 @@ def repaired_by_the_first(
 
 
 def build_missing_shards(plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Build what the store lacks, with a bar; over all ranks of ``torchrun``."""
+    """Build the missing shards of a store, shared by all ranks of ``torchrun``, with a progress bar."""
     state = processes()
     placed(teacher.model, state.device)
     if state.is_main_process:
@@ -222,10 +222,10 @@ def repair_damaged_shards(
     *,
     verify: Verify = "full",
 ) -> bool:
-    """Write the damaged shards of a finished store again, and no others; False where there is no finished store, or one
-    that lacks some of the plan's signals.
+    """Write only the damaged shards of a finished store again; False if there is no finished store, or if it lacks some
+    of the plan's signals.
 
-    Raises StoreError where the store is for something else.
+    Raises StoreError for a damaged store that was made for something else, or lacks signals of the plan.
     """
     if not (plan.folder / MANIFEST).is_file():
         return False
@@ -233,7 +233,7 @@ def repair_damaged_shards(
     lacks = plan.extended_for(manifest) is not None
     broken = damaged(plan.folder, manifest, verify=verify)
     if lacks or not is_for_the_same(plan.made_for, manifest.made_for):
-        # signals of other methods cannot be computed for this one
+        # this method cannot compute the signals of other methods
         refuse_damaged(plan.folder, manifest, broken)
     if not broken:
         return not lacks
@@ -249,7 +249,7 @@ def repair_damaged_shards(
 
 @dataclass(frozen=True)
 class DeviceCollator(Collator):
-    """Collates on a device."""
+    """A collator whose batches are on a device."""
 
     device: torch.device | None = None
 
@@ -259,7 +259,7 @@ class DeviceCollator(Collator):
 
 @contextmanager
 def _found(folder: Path) -> Iterator[None]:
-    """Raises StoreError where the system cannot find what is named."""
+    """Raise StoreError for errors of the system when it reads ``folder``."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -269,7 +269,7 @@ def _found(folder: Path) -> Iterator[None]:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What, how many, how large, for which teacher. Raises StoreError for what is no store."""
+    """The content, size and teacher of a store. Raises StoreError for a folder that is no store."""
     with _found(folder):
         return _described(folder)
 
@@ -293,7 +293,7 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path, *, verify: Verify) -> None:
-    """Raise StoreError, naming the shards, where a store is damaged."""
+    """Raise StoreError, with the names of the shards, if a store is damaged."""
     undamaged(folder, verify=verify)
 
 
@@ -325,7 +325,7 @@ def refuse_no_store(folder: Path) -> None:
 
 
 def _is_store(folder: Path, names: Sequence[str]) -> bool:
-    """Whether something that we wrote stands there and parses: the manifest, the plan, or any shard."""
+    """Whether the folder holds a manifest, a plan or a shard of ours that parses."""
     try:
         Manifest.read(folder)
         return True

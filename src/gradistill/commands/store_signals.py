@@ -1,4 +1,4 @@
-"""Teacher signals written into a store, for one recipe or for several."""
+"""Write teacher signals into a store, for one recipe or for several."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def store_signals(
         ``teacher``: a folder, a hub id, or a pair ``(model, tokenizer)``.
         ``data``: a ``DataChoice``, or what its ``source`` may be.
         ``output``: the store's folder; None for one in the cache.
-        ``recipe``: whose signals are needed.
-        ``others``: further recipes that the store is to serve: they read the same rows, cut at the same length. One
-            that cannot learn from this teacher is left out, with a warning.
-        ``settings``: how numbers are written, whether damaged shards are repaired, how a large teacher is loaded.
+        ``recipe``: the recipe whose signals are stored.
+        ``others``: further recipes whose signals are stored too, for the same rows, cut at the same length. A recipe
+            that does not fit this teacher is left out, with a warning.
+        ``settings``: the encoding, whether damaged shards are repaired, and how a large teacher is loaded.
 
     Raises RecipeError for a recipe without a teacher, StoreError for a folder that holds something else.
 
@@ -71,7 +71,7 @@ def store_signals(
     reader.limits.check(rows, run.tokenizer, owner="teacher")
     validation = run.encoded("validation").dataset
     if not is_spread(reader.model):
-        # its weights would lie elsewhere in memory, and the store's last bits differ
+        # a prediction before the store is built would move the weights in memory, and change the store's last bits
         run.warn_of_weak_teacher(validation)
     plan = run.plan(signals, rows, settings.encoding, path_of(output) if output else None)
     if settings.repair and repaired_by_the_first(plan, online, run.tokenizer):
@@ -83,7 +83,7 @@ def store_signals(
 
 
 def _signals_of_others(run: TaskRun, teacher: LoadedModel, others: Sequence[Recipe]) -> Iterator[Signal]:
-    """The signals that further recipes need; one that cannot learn from this teacher is left out, with a warning."""
+    """The signals of further recipes. A recipe that does not fit this teacher is left out, with a warning."""
     for other in others:
         try:
             other = on_budget(other, teacher.model)

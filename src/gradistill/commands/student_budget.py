@@ -1,4 +1,4 @@
-"""The recipe of a student on a budget: what its size settles, found and printed before any work."""
+"""The recipe of a student with a size budget: layers, rank and width are chosen and logged before any work."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def on_budget(recipe: Recipe, teacher: PreTrainedModel) -> Recipe:
-    """The recipe with the layers, the rank and the width that fit into ``student.size``; without one as it is.
+    """The recipe with layers, rank and width that fit into ``student.size``; unchanged without a size.
 
-    Raises RecipeError where nothing fits, with the smallest student that would.
+    Raises RecipeError if no student fits. The message has the smallest possible student.
     """
     settings = recipe.student
     if settings.size is None:
@@ -29,20 +29,22 @@ def on_budget(recipe: Recipe, teacher: PreTrainedModel) -> Recipe:
         labels = tuple(names.values()) if len(names) > 1 else None
         head = Head(labels, is_multi_label(teacher), is_token_classifier(teacher))
         model = empty_classifier(settings.checkpoint, head)
-    own = settings.embeddings == "own"
-    widths = own and settings.checkpoint is None and settings.embedding_rank is None
+    own_embeddings = settings.embeddings == "own"
+    widths = own_embeddings and settings.checkpoint is None and settings.embedding_rank is None
     source = settings.checkpoint or "the teacher"
-    return _fitted(recipe, SizeSearch(model, _given(settings), source, ranks=own, widths=widths, usual=usual))
+    return _fitted(
+        recipe, SizeSearch(model, _given(settings), source, ranks=own_embeddings, widths=widths, usual=usual)
+    )
 
 
 def checkpoint_on_budget(recipe: Recipe, head: Head) -> Recipe:
-    """``on_budget`` for a checkpoint that reads other tokens than its teacher: its depth alone is found."""
+    """``on_budget`` for a checkpoint with another tokenizer than the teacher's: only the depth is chosen."""
     settings = recipe.student
     return recipe if settings.size is None else _fitted(recipe, _checkpoint_search(settings, head))
 
 
 def refuse_checkpoint_budget(settings: StudentSettings, head: Head) -> None:
-    """Raise RecipeError where no student of the checkpoint fits."""
+    """Raise RecipeError if no student that is cut from the checkpoint fits into the budget."""
     if settings.budget is not None:
         _checkpoint_search(settings, head).fitted(settings.budget)
 
@@ -74,9 +76,9 @@ def _fitted(recipe: Recipe, search: SizeSearch) -> Recipe:
     assert budget is not None
     if settings.checkpoint is not None:
         refuse_more_layers(settings, search.model.config)
-    found, size = search.fitted(budget)
-    logger.info(f"student.size {settings.size}: {found.of(search.source)}; {budget.shown(size)}")
-    if found.width is not None and settings.width is None:
+    shape, size = search.fitted(budget)
+    logger.info(f"student.size {settings.size}: {shape.of(search.source)}; {budget.shown(size)}")
+    if shape.width is not None and settings.width is None:
         counted = (
             "" if budget.parameters else ", or count what an INT8 export holds: about a byte a parameter"
         )
@@ -84,4 +86,4 @@ def _fitted(recipe: Recipe, search: SizeSearch) -> Recipe:
             f"no student of {search.source}'s width fits into {settings.size}, so this one starts from random "
             f"weights: pre-train it first (gradistill pretrain), raise the size{counted}"
         )
-    return recipe.with_student_fields(layers=found.layers, width=found.width, embedding_rank=found.rank)
+    return recipe.with_student_fields(layers=shape.layers, width=shape.width, embedding_rank=shape.rank)

@@ -63,7 +63,7 @@ _BEST = "metric_for_best_model"
 class TaskRun(Run):
     """A run on the rows of a task, with or without a teacher.
 
-    ``unlabelled`` rows are added to those of training, and changed ``copies`` where the recipe wants some.
+    ``unlabelled`` rows are added to the training rows, and changed ``copies`` if the recipe has ``augment``.
     """
 
     splits: Splits
@@ -90,25 +90,27 @@ class TaskRun(Run):
         return arguments
 
     def _selecting(self, settings: TrainingSettings) -> TrainingSettings:
-        """The settings with the metric that selects under its name here: f1 of several classes is macro_f1."""
+        """The settings with the task's own name of the selecting metric: with several classes, f1 is macro_f1."""
         given = settings.arguments.get(_BEST)
         if not isinstance(given, str):
             return settings
         name = self.task.metric(given.removeprefix("eval_"))
         if name == given.removeprefix("eval_"):
             return settings
-        logger.info(f"{_BEST} {given}: of {self.task.num_labels} classes that is {name}, the mean over them")
+        logger.info(
+            f"{_BEST} {given}: with {self.task.num_labels} classes this is {name}, the mean over them"
+        )
         return settings.model_copy(update={"arguments": {**settings.arguments, _BEST: name}})
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
-        rows, found = encoded.rows["train"], super().hashes(encoded)
-        return found | ({"words": of_words(rows, self.tokenizer)} if "word_ids" in rows.column_names else {})
+        rows, hashes = encoded.rows["train"], super().hashes(encoded)
+        return hashes | ({"words": of_words(rows, self.tokenizer)} if "word_ids" in rows.column_names else {})
 
     def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
-        found = super().conditions(arguments)
+        conditions = super().conditions(arguments)
         if arguments.load_best_model_at_end:
-            found["best checkpoint by"] = self._chosen_by(str(arguments.metric_for_best_model))
-        return found | ({"teacher signals": self.signals.kept_as} if self.recipe.needs_teacher else {})
+            conditions["best checkpoint by"] = self._chosen_by(str(arguments.metric_for_best_model))
+        return conditions | ({"teacher signals": self.signals.kept_as} if self.recipe.needs_teacher else {})
 
     def _chosen_by(self, metric: str) -> str:
         labels, name = self.task.labels, metric.removeprefix("eval_")
@@ -116,18 +118,18 @@ class TaskRun(Run):
 
     def encode(self) -> EncodedRows:
         signals = signals_of(self.terms, self.models.facts or ANY_PAIR, "student")
-        found = {
+        encoded = {
             split: self.encoded(split, words=split == "train" and replaces_words(signals))
             for split in ("train", "validation", *(("test",) if "test" in self.splits.rows else ()))
         }
         return EncodedRows(
-            {split: one.dataset for split, one in found.items()},
-            {split: one.cut for split, one in found.items()},
+            {split: part.dataset for split, part in encoded.items()},
+            {split: part.cut for split, part in encoded.items()},
         )
 
     def encoded(self, split: str, *, words: bool | PreTrainedTokenizerBase = False) -> Encoded:
-        """The rows of one split as the models read them; those of training with all that is added to them. ``words``:
-        with the word of each token."""
+        """The encoded rows of one split; ``train`` includes unlabelled rows and changed copies. ``words``: with the
+        word of each token."""
         rows = self.training_rows if split == "train" else self.splits.rows[split]
         if (windows := self.recipe.windows) is not None:
             encoded = encode_windows(
@@ -149,7 +151,7 @@ class TaskRun(Run):
         return len(self.task.text_columns) == 1 and not self.task.token_labels
 
     def of_texts(self, logits: np.ndarray, rows: Dataset) -> np.ndarray:
-        """Logits of encoded rows as logits of texts: those of a text's windows are pooled."""
+        """The logits of texts from those of encoded rows: the logits of a text's windows are pooled."""
         windows, counts = self.recipe.windows, window_counts(rows)
         if windows is None or counts is None:
             return logits
@@ -157,7 +159,7 @@ class TaskRun(Run):
 
     @cached_property
     def training_rows(self) -> Dataset:
-        """The rows of the training split that are trained on, with those without labels and with changed copies."""
+        """All rows that are trained on: labelled rows, unlabelled rows, and changed copies."""
         parts = [self.labelled]
         if self.unlabelled is not None:
             parts.append(self.unlabelled.rows)
@@ -169,12 +171,12 @@ class TaskRun(Run):
 
     @cached_property
     def labelled(self) -> Dataset:
-        """The rows of the training split, no more than ``max_train_rows``."""
+        """The rows of the training split, at most ``max_train_rows``."""
         return labelled_rows(self.splits, self.recipe.training)
 
     @cached_property
     def copies(self) -> TransferRows | None:
-        """Changed copies of those rows; the same whatever the seed, so that one store serves all seeds."""
+        """Changed copies of the labelled rows. They do not depend on the seed, so one store serves all seeds."""
         if not self.recipe.training.augment:
             return None
         return transfer_rows_of(
@@ -182,19 +184,19 @@ class TaskRun(Run):
         )
 
     def near_words_of(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model whose embeddings decide which words are near, with its tokenizer."""
+        """The model whose embeddings define the distance between words, with its tokenizer."""
         assert self.models.teacher is not None  # the recipe has an objective that needs one
         return self.models.teacher.model, self.tokenizer
 
     def check(self, encoded: EncodedRows) -> None:
-        """Also for objectives that do not apply to the pair; and warn of a teacher that does not know the task."""
+        """Also raise for objectives that do not apply to the pair, and warn of a weak teacher."""
         super().check(encoded)
         if self.models.teacher is not None:
             self.required_signals()
             self.warn_of_weak_teacher(encoded.rows["validation"])
 
     def warn_of_weak_teacher(self, validation: Dataset) -> None:
-        """Warn, before any work, of a teacher that does not know the task."""
+        """Warn, before any work, of a teacher that is no better than a constant answer."""
         assert self.models.teacher is not None
         teacher = self.models.teacher.model
         placed(teacher, processes().device)
@@ -208,7 +210,7 @@ class TaskRun(Run):
     def plan(
         self, signals: Sequence[Signal], training: Dataset, encoding: Encoding, folder: Path | None
     ) -> BuildPlan:
-        """The store of these signals of the training rows; without a folder, in the cache."""
+        """The plan of a store with these signals of the training rows; without a folder, in the cache."""
         assert self.models.online is not None
         return plan_store(
             self.models.online,
@@ -220,7 +222,7 @@ class TaskRun(Run):
         )
 
     def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals | None:
-        """A store, or the teacher itself."""
+        """The store of the teacher's signals, or the teacher itself."""
         online = self.models.online
         if online is None:
             return None
@@ -256,7 +258,7 @@ class TaskRun(Run):
         return of_texts
 
     def trained_figures(self) -> dict[str, list[str]]:
-        """The figures on which the student trains, or was trained before."""
+        """The figures that the student trains on in this run, or was trained on in earlier ones."""
         return united(trained_figures(self.recipe), trained_by_record(self.training_history()))
 
     def training_history(self) -> dict[str, Any]:
@@ -265,7 +267,7 @@ class TaskRun(Run):
 
     @property
     def chooses_thresholds(self) -> bool:
-        """Whether each label of several a row gets the threshold with its highest F1 on the validation rows."""
+        """Whether a multi-label student gets, for each label, the threshold of highest F1 on validation rows."""
         return self.task.multi_label and self.recipe.training.thresholds == "validation"
 
     def evaluate(
@@ -275,24 +277,24 @@ class TaskRun(Run):
         inputs: Mapping[str, str],
         before: Mapping[str, float],
     ) -> dict[str, Any]:
-        """Metrics and, where there is a teacher, its metrics and the student's loyalty to it."""
+        """The student's metrics and, with a teacher, the teacher's metrics and the student's loyalty."""
         return {
             **self._validated(encoded.rows["validation"], inputs, before),
             **self.tested(encoded.rows.get("test")),
         }
 
     def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
-        """The loyalties of the student before its first step, which are the floors of those behind its last."""
+        """The loyalties of the untrained student. They are the floors of the trained student's loyalties."""
         teacher = self.models.teacher
         if teacher is None or not processes().is_main_process:
             return {}
-        before = next(teacher.model.parameters()).device
-        found = self._sample(teacher).initial(self.models.student.probed)
-        placed(teacher.model, before)  # with stored signals it waits in main memory
-        return found
+        device = next(teacher.model.parameters()).device
+        floors = self._sample(teacher).initial(self.models.student.probed)
+        placed(teacher.model, device)  # with stored signals the teacher stays in main memory
+        return floors
 
     def _sample(self, teacher: LoadedModel) -> LoyaltySample:
-        """The validation rows on which loyalty is measured before training, and response loyalty behind it."""
+        """The validation rows for loyalty before training, and for response loyalty after it."""
         rows, seed = self.splits.rows["validation"], self.recipe.training.seed
         placed(teacher.model, processes().device)
         windows = self.recipe.windows
@@ -303,8 +305,8 @@ class TaskRun(Run):
     ) -> dict[str, Any]:
         student = self.models.student.probed
         with progress_bars() as progress:
-            taught = self.models.facts is not None
-            bar = progress.add_task("evaluating", total=len(validation) * (2 if taught else 1))
+            has_teacher = self.models.facts is not None
+            bar = progress.add_task("evaluating", total=len(validation) * (2 if has_teacher else 1))
 
             def done(rows: int) -> None:
                 progress.advance(bar, rows)
@@ -315,8 +317,8 @@ class TaskRun(Run):
         predictions = self._with_thresholds(predictions, validation)
         loyal = None
         if reference is not None:
-            found = self.compared(predictions, reference, validation)
-            loyal = replace(found, response=self.response(), floors=before).as_dict()
+            loyalties = self.compared(predictions, reference, validation)
+            loyal = replace(loyalties, response=self.response(), floors=before).as_dict()
             loyal = marked(loyal, self.trained_figures())
         chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
@@ -331,7 +333,7 @@ class TaskRun(Run):
     def _predictions(
         self, probed: ProbedModel, rows: Dataset, labels: np.ndarray | None, done: Callable[[int], object]
     ) -> Predictions:
-        """The predictions of encoded rows, with maps where each text is one row."""
+        """The predictions for encoded rows, with attribution maps if every text is one row."""
         if max(window_counts(rows) or [1]) == 1:
             return predict_rows(probed, rows, Collator(self.tokenizer), labels=labels, on_progress=done)
         model = probed.model
@@ -339,7 +341,7 @@ class TaskRun(Run):
         return Predictions(logits, multi_label=self.task.multi_label, thresholds=thresholds_of(model))
 
     def _with_thresholds(self, predictions: Predictions, validation: Dataset) -> Predictions:
-        """The student's predictions with the threshold of each label, which go into its configuration too."""
+        """The student's predictions with a threshold for each label. The student's configuration gets them too."""
         if not self.task.multi_label:
             return predictions
         labels, chosen = text_labels(validation), None
@@ -353,7 +355,7 @@ class TaskRun(Run):
         return dict(zip(self.task.labels or (), predictions.thresholds.tolist(), strict=True))
 
     def compared(self, student: Predictions, teacher: Predictions, validation: Dataset) -> Loyalty:
-        """The loyalties of predictions for the encoded rows."""
+        """The loyalties of the student's predictions to the teacher's, for the encoded rows."""
         return loyalty(student if teacher.maps else replace(student, maps=()), teacher)
 
     def response(self) -> Estimate | None:
@@ -364,7 +366,7 @@ class TaskRun(Run):
     def reference(
         self, rows: Dataset, inputs: Mapping[str, str], done: Callable[[int], object]
     ) -> Predictions | None:
-        """The teacher's outputs for encoded validation rows, from the cache where it has them; None without a
+        """The teacher's predictions for encoded validation rows, from the cache if possible; None without a
         teacher."""
         if self.models.teacher is None:
             return None
@@ -384,11 +386,11 @@ class TaskRun(Run):
         return cached_predictions(self.models.teacher.probed, self.tokenizer, rows, hashes, done)
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:
-        """The metrics of the models on the test split, which nothing was chosen by; None where there is none."""
-        found: dict[str, Any] = {"test": None, "teacher_test": None, "constant_test": None}
+        """The metrics of the models on the test split, which selects nothing; None for each without that split."""
+        metrics: dict[str, Any] = {"test": None, "teacher_test": None, "constant_test": None}
         if test is None:
-            return found
-        found["constant_test"] = constant_metrics(self.task, text_labels(test))
+            return metrics
+        metrics["constant_test"] = constant_metrics(self.task, text_labels(test))
         names = {"student": "test", "teacher": "teacher_test"}
         models = {names[owner]: reader.model for owner, reader in self.models.readers()}
         labels, collate = text_labels(test), Collator(self.tokenizer)
@@ -397,18 +399,18 @@ class TaskRun(Run):
             for name, model in models.items():
                 logits = predict_logits(model, test, collate, on_progress=lambda n: progress.advance(bar, n))
                 logits = self.of_texts(logits, test)
-                found[name] = compute_metrics(self.task, logits, labels, thresholds_of(model))
-        return found
+                metrics[name] = compute_metrics(self.task, logits, labels, thresholds_of(model))
+        return metrics
 
     def _doubts(
         self, predictions: Predictions, reference: Predictions | None, validation: Dataset
     ) -> list[str]:
-        """What is wrong with the teacher or, where nothing is, with the student; without a teacher with the model that
-        may become one."""
+        """A warning if the teacher or else the student is no better than a constant answer. Without a teacher the
+        student is called the model."""
         student = "student" if reference else "model"
-        for owner, judged in (("teacher", reference), (student, predictions)):
-            if judged is not None:
-                predicted = self.task.predicted(judged.logits, judged.thresholds)
+        for owner, model_predictions in (("teacher", reference), (student, predictions)):
+            if model_predictions is not None:
+                predicted = self.task.predicted(model_predictions.logits, model_predictions.thresholds)
                 warning = constant_answer_warning(self.task, predicted, text_labels(validation), owner)
                 if warning:
                     return [warning]
@@ -419,11 +421,11 @@ class TaskRun(Run):
         return compute_metrics(self.task, predictions.logits, labels, predictions.thresholds)
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
-        """How the rows were read, so that others can read the same ones."""
+        """The part of ``metrics.json`` about the data: how the rows were read, so that others can read the same."""
         test = encoded.rows.get("test")
         rows = {split: len(rows) for split, rows in self.splits.rows.items()}
         return {
-            # Not among what an unfinished run is known by: no weight depends on these rows.
+            # Not part of the inputs that identify an unfinished run: no weight depends on the test rows.
             "inputs": {**inputs, "test": of_rows(test)} if test is not None else inputs,
             "data": {
                 "source": Path(self.names.get("data", "")).name,
@@ -447,16 +449,16 @@ def labelled_rows(splits: Splits, settings: TrainingSettings) -> Dataset:
 
 
 def replaces_words(signals: Iterable[Signal]) -> bool:
-    """Whether one of the signals is of texts with words replaced: rows must then know the word of each token."""
+    """Whether one of the signals replaces words of texts: encoded rows then need the word of each token."""
     return any(signal.replaces_words for signal in signals)
 
 
 def _logits_of(prediction: EvalPrediction) -> np.ndarray:
-    found = prediction.predictions
-    return np.asarray(found[0] if isinstance(found, tuple) else found)
+    logits = prediction.predictions
+    return np.asarray(logits[0] if isinstance(logits, tuple) else logits)
 
 
 def _metrics_of(prediction: EvalPrediction, task: Task, *, choose: bool = False) -> dict[str, float]:
-    """``choose``: with the threshold of each label that these rows have the highest F1 with."""
+    """The task's metrics. ``choose``: each label's threshold is the one of highest F1 on these rows."""
     logits, labels = _logits_of(prediction), cast("Any", prediction.label_ids)
     return compute_metrics(task, logits, labels, choose_thresholds(logits, labels) if choose else None)

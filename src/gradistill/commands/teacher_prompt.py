@@ -1,4 +1,4 @@
-"""The prompt around a teacher's texts, wherever it is given: option, recipe, project file, ``PromptedTeacher``."""
+"""The prompt around a teacher's texts: from an option, a recipe, a project file or a ``PromptedTeacher``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gradistill.recipe import Recipe
 
 
 def prompted(teacher: Any, template: str | None) -> Any:
-    """A teacher that reads each row in the prompt; of several, each. Without one the teacher as it is.
+    """The teacher with the prompt, or each of several with it; without a template the teacher unchanged.
 
-    Raises RecipeError for what reads no prompt: a function, and a file of answers.
+    Raises RecipeError for a teacher that cannot get a prompt: a function, and a file of answers.
 
     Example: ``prompted("runs/qwen", "Review: {text}")``
     """
@@ -34,9 +34,9 @@ def prompted(teacher: Any, template: str | None) -> Any:
 
 
 def settled_prompt(teacher: Any, recipe: Recipe) -> tuple[Any, Recipe]:
-    """The teacher in its prompt, and the recipe with it: the run's ``recipe.yaml`` holds what its teacher read.
+    """The teacher with its prompt, and the recipe with the same prompt, so that ``recipe.yaml`` records it.
 
-    Raises RecipeError for two prompts, and what ``prompted`` raises.
+    Raises RecipeError for two different prompts, and what ``prompted`` raises.
     """
     template = recipe.teacher.template
     if not isinstance(teacher, PromptedTeacher):
@@ -52,7 +52,7 @@ def settled_prompt(teacher: Any, recipe: Recipe) -> tuple[Any, Recipe]:
 
 
 def refuse_other_columns(teacher: Any, data: DataChoice) -> None:
-    """Raise RecipeError for a prompt without the text columns, where options name them or the task does."""
+    """Raise RecipeError for a prompt without the text columns, if options or the task name the columns."""
     task = TASKS.get(data.task) if isinstance(data.task, str) else data.task
     columns = data.columns or (task.text_columns if task is not None else None)
     for each in members(teacher):
@@ -61,7 +61,7 @@ def refuse_other_columns(teacher: Any, data: DataChoice) -> None:
 
 
 def refuse_prompt(recipe: Recipe, what: str) -> None:
-    """Raise RecipeError for a recipe with a prompt where the teacher must read the student's tokens."""
+    """Raise RecipeError for a recipe with a prompt, in a command whose teacher must read the student's tokens."""
     if recipe.teacher.template is not None:
         raise RecipeError(
             f"teacher.template is set, and {what} has a teacher that reads the same tokens as the student",

@@ -1,4 +1,4 @@
-"""How many tokens of a text models read: as many as the first of them was trained with, and no more than all can."""
+"""The number of tokens that models read of a text: as the first model was trained, within the positions of all."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gradistill.recipe.recipe_files import read_keys
 logger = logging.getLogger(__name__)
 
 DEFAULT_LENGTH, LONGEST_BY_DEFAULT = 128, 512
-"""Tokens for a model that is yet to be trained on a task, and at most for one whose training nobody recorded."""
+"""The length for a model that is not trained on a task yet, and the longest for a model without a record."""
 
 
 class TextModel(Protocol):
-    """A model that reads a text's tokens: what messages call it, its folder or hub id, and for how many it has
-    positions, None where it sets no limit."""
+    """A model that reads a text's tokens: its name in messages, its folder or hub id, and the number of its positions,
+    None without a limit."""
 
     @property
     def owner(self) -> str: ...
@@ -37,7 +37,7 @@ class TextModel(Protocol):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A model whose graph does not tell for how many tokens it has positions."""
+    """A model whose graph does not show the number of its positions."""
 
     owner: str
     name: str
@@ -45,22 +45,22 @@ class OnnxModel:
 
 
 def trained_length(name: str | Path) -> int | None:
-    """The ``max_length`` that a run, or an export, recorded in the model's folder; None where neither did."""
+    """The ``max_length`` that a run or an export recorded in the model's folder; None without a record."""
     texts, exported = record_of(name).get("texts"), export_record(name)
     if isinstance(texts, dict) or exported:
-        found: Any = (texts if isinstance(texts, dict) else exported).get("max_length")
-    else:  # no run, or one of an earlier version; a model that lies in no folder has no name
-        found = _of_recipe(Path(name) / RECIPE) if str(name) else None
-    return found if isinstance(found, int) and found > 0 else None
+        length: Any = (texts if isinstance(texts, dict) else exported).get("max_length")
+    else:  # no run, or one of an earlier version; a model without a folder has no name
+        length = _of_recipe(Path(name) / RECIPE) if str(name) else None
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def trained_windows(name: str | Path) -> Windows | None:
-    """The windows of long texts that a run, or an export, recorded in the model's folder; None where it cuts them."""
+    """The windows for long texts that a run or an export recorded in the model's folder; None if it cuts texts."""
     return Windows.of(texts) if (texts := recorded_texts(name)) else None
 
 
 def recorded_texts(name: str | Path) -> dict[str, Any]:
-    """How the run, or the export, in the model's folder read its texts; nothing where neither recorded it."""
+    """The record of a run or an export about its texts (length, windows), from the model's folder; or empty."""
     texts = record_of(name).get("texts")
     if not isinstance(texts, dict):
         texts = export_record(name).get("texts")
@@ -70,9 +70,9 @@ def recorded_texts(name: str | Path) -> dict[str, Any]:
 def task_windows(
     settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase, first: TextModel
 ) -> Windows | None:
-    """The windows of texts longer than the length, which is settled: as set, or as the first reader was trained.
+    """The windows for texts longer than ``settings.max_length``: as set, or as the first reader was trained.
 
-    Raises RecipeError for a tokenizer that finds none, and for an overlap that leaves no room.
+    Raises RecipeError for a tokenizer without character offsets, and for an overlap that leaves no room.
     """
     length, recorded = settings.max_length, trained_windows(first.name)
     assert length is not None
@@ -94,18 +94,18 @@ def task_windows(
             expected=f"at most {room - 1}; a quarter of max_length is usual",
             remedy="lower --window-overlap, or raise max_length",
         )
-    found = Windows(pool, overlap)
-    if recorded != found and recorded is not None:
+    windows = Windows(pool, overlap)
+    if recorded != windows and recorded is not None:
         trained = f"{recorded.pool}, overlap {recorded.overlap}"
         logger.info(
             f"windows {pool}, overlap {overlap}, as set; the {first.owner} was trained with {trained}"
         )
-    return found
+    return windows
 
 
 def refuse_idle_overlap(settings: TrainingSettings, folder: str) -> None:
-    """Raise RecipeError for an overlap where the settings, and the record in the first reader's folder, have no
-    windows."""
+    """Raise RecipeError for an overlap without windows, neither in the settings nor in the record of the first reader's
+    folder."""
     if settings.window_overlap is None:
         return
     if settings.windows == "off" or (settings.windows is None and trained_windows(folder) is None):
@@ -117,7 +117,7 @@ def refuse_idle_overlap(settings: TrainingSettings, folder: str) -> None:
 
 
 def refuse_windows(windows: Windows | None, task: Task) -> None:
-    """Raise RecipeError for rows that have no windows."""
+    """Raise RecipeError for windows of rows that cannot have any: pairs of texts, and words with tags."""
     if windows is not None and (len(task.text_columns) != 1 or task.token_labels):
         raise _no_windows(windows.pool, "words with a tag each" if task.token_labels else "pairs of texts")
 
@@ -131,7 +131,7 @@ def _no_windows(pool: str, what: str) -> RecipeError:
 
 
 def _of_recipe(file: Path) -> Any:
-    """A recipe holds the length since the first version; the file may also be somebody's own."""
+    """The ``max_length`` in a ``recipe.yaml``, which even the first version wrote; None if the file is another one."""
     try:
         return read_keys(file, "recipe", "keys")["training"]["max_length"] if file.is_file() else None
     except (RecipeError, KeyError, TypeError, RecursionError):
@@ -139,16 +139,16 @@ def _of_recipe(file: Path) -> Any:
 
 
 def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[TextModel]) -> int:
-    """The length for texts of a task that the first of the ``readers`` was trained on.
+    """The text length for a task on which the first of the ``readers`` was trained.
 
-    Its own record counts; without one the tokenizer's ``model_max_length`` does, up to ``LONGEST_BY_DEFAULT``. What
-    ``wanted`` gives is kept. A difference between the readers, and whatever shortens texts, is printed. Raises
-    ModelError where a model cannot read as many tokens as ``wanted``.
+    ``wanted`` takes precedence over the reader's record. Without both it is the tokenizer's ``model_max_length``, up to
+    ``LONGEST_BY_DEFAULT``. Differences between readers, and a length that positions reduce, are logged. Raises
+    ModelError if a model cannot read ``wanted`` tokens.
     """
     first, *others = readers
     recorded = trained_length(first.name)
-    own = recorded or min(tokenizer.model_max_length, LONGEST_BY_DEFAULT)
-    chosen = _length_within_positions(wanted, own, readers)
+    usual = recorded or min(tokenizer.model_max_length, LONGEST_BY_DEFAULT)
+    chosen = _length_within_positions(wanted, usual, readers)
     if wanted is not None and recorded not in (None, wanted):
         logger.info(f"max_length {wanted}, as set; the {first.owner} was trained with {recorded}")
     for other in others:
@@ -160,15 +160,15 @@ def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers:
 
 
 def raw_text_length(wanted: int | None, student: TextModel, usual: int | None) -> int:
-    """The length for a student that reads other tokens than its teacher: what it was trained with, else the ``usual``
-    one, which is the teacher's, else ``DEFAULT_LENGTH``. Raises ModelError as ``task_length`` does."""
+    """The text length for a student with another tokenizer than the teacher's: the one that it was trained with, else
+    the ``usual`` one of the teacher, else ``DEFAULT_LENGTH``. Raises ModelError as ``task_length`` does."""
     return _length_within_positions(
         wanted, trained_length(student.name) or usual or DEFAULT_LENGTH, [student]
     )
 
 
 def new_length(wanted: int | None, readers: Sequence[TextModel]) -> int:
-    """The length for a model that is yet to be trained on a task: what its folder records, else ``DEFAULT_LENGTH``.
+    """The text length for a model that is not trained on a task yet: its folder's record, else ``DEFAULT_LENGTH``.
 
     Raises ModelError as ``task_length`` does.
     """
@@ -176,7 +176,7 @@ def new_length(wanted: int | None, readers: Sequence[TextModel]) -> int:
 
 
 def _length_within_positions(wanted: int | None, usual: int, readers: Sequence[TextModel]) -> int:
-    """What was ``wanted``, or as much of the ``usual`` length as all models can read."""
+    """``wanted``, or else the ``usual`` length, reduced to the positions of all models."""
     chosen = usual if wanted is None else wanted
     for reader in readers:
         positions = reader.positions

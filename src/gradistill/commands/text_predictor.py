@@ -1,4 +1,4 @@
-"""A classifier as a function of texts: PyTorch or ONNX, loaded once, called as often as wanted."""
+"""A PyTorch or ONNX classifier as a callable on texts, loaded once."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from gradistill.errors import DataError, ModelError, first_line
 from gradistill.models.model_source import ModelSource
 
 CHARACTERS_AT_ONCE = 2_000_000
-"""Characters of texts, at most, that are tokenized together; one text is never divided."""
+"""The most characters of texts that are tokenized together. A single text is never divided."""
 
 _TRIED = "a b c d e f g h"
-"""What is predicted first, of any model."""
+"""A text that every model predicts once after loading, as a check."""
 
 AnyTexts = Sequence[str] | Sequence[Sequence[str]]
 """Texts, or pairs of texts."""
@@ -41,9 +41,12 @@ AnyTexts = Sequence[str] | Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model predicts for some texts: probabilities ``(text, label)``, or in a regression scores ``(text, 1)``,
-    in float32; which texts are ``cut`` at the model's length (or read in windows of it), and which are ``blank``:
-    without a token of their own. ``longest`` is a length before cutting, in tokens."""
+    """Predictions for some texts.
+
+    ``values``: probabilities ``(text, label)``, or in a regression scores ``(text, 1)``, in float32. ``cut``: texts
+    that are cut at the model's length, or read in windows of it. ``blank``: texts whose only tokens are special ones.
+    ``longest``: the largest length before cutting, in tokens.
+    """
 
     values: Float[np.ndarray, "text label"]
     cut: Bool[np.ndarray, " text"]
@@ -55,10 +58,10 @@ class Predicted:
 class TextPredictor:
     """A classifier that is called with texts, or with pairs of texts, and returns probabilities.
 
-    ``labels`` are the names of its outputs, None in a regression. ``max_length`` is how many tokens of a text it
-    reads, special ones included. ``text_columns`` are the columns that its own training run read, if that is recorded.
+    ``labels`` are the names of its outputs, None in a regression. ``max_length`` is the number of tokens that it reads
+    of a text, special ones included. ``text_columns`` are the columns that its training run read, if that is recorded.
     With ``windows`` longer texts are read whole, as the model was trained (docs/long_texts.md). ``load_predictor``
-    makes one.
+    returns a ``TextPredictor``.
 
     Example::
 
@@ -85,21 +88,21 @@ class TextPredictor:
     def __call__(self, texts: AnyTexts) -> Float[np.ndarray, "text label"]:
         """The probabilities of the labels ``(text, label)``, float32, in the order of ``labels``; each row sums to 1.
 
-        Of a model of several labels a row each is a probability of its own. In a regression the scores, ``(text, 1)``.
-        The texts may be as many as memory holds; texts of like length share a forward pass. They are the
-        numbers that ``gradistill predict`` writes for the same rows.
+        For a multi-label classifier the probabilities are independent, and rows do not sum to 1. In a regression the
+        scores are returned, ``(text, 1)``. Texts of similar length share a forward pass. ``gradistill predict`` writes
+        the same numbers for the same rows.
 
         Parameters:
             ``texts``: a list of texts, or of pairs ``(first, second)``.
 
-        Raises DataError for what is no text, with its place.
+        Raises DataError for anything but a text, with its position.
         """
         return self.predicted(_checked(texts, self.text_columns)).values
 
     def predict(self, texts: AnyTexts) -> list[str] | list[list[str]] | list[float]:
         """The predicted label of each text, or in a regression its score. ``texts`` are as for a call.
 
-        Of a model of several labels a row the list of those above their thresholds (½ where none were saved).
+        For a multi-label classifier it is the list of labels above their thresholds (½ if none were saved).
         """
         values = self(texts)
         labels = self.labels
@@ -119,26 +122,26 @@ class TextPredictor:
         return [[labels[k] for k in np.flatnonzero(row)] for row in predicted]
 
     def predicted(self, texts: Sequence[Texts], on_progress: OnProgress = lambda done: None) -> Predicted:
-        """The predictions of texts that have been checked, each a tuple of one or two."""
+        """The predictions for texts that have been checked, each a tuple of one or two strings."""
         windows = self.windows if texts and len(texts[0]) == 1 else None
         predictor: Any = self.model.predicting(self.max_length, on_progress, windows)
         width = 1 if self.labels is None else len(self.labels)
         none = np.zeros(0, bool)
         if texts:
             refuse_no_room(predictor.tokenizer, len(texts[0]), self.max_length)
-        found = [Predicted(np.zeros((0, width), np.float32), none, none)]
-        for some in _pieces(texts):
-            lost = text_losses(
-                predictor.tokenizer, [list(column) for column in zip(*some, strict=True)], self.max_length
+        parts = [Predicted(np.zeros((0, width), np.float32), none, none)]
+        for piece in _pieces(texts):
+            losses = text_losses(
+                predictor.tokenizer, [list(column) for column in zip(*piece, strict=True)], self.max_length
             )
-            self.model.refuse_unknown_tokens(lost.largest)
-            (logits,) = predictor.logits([Copy(pair) for pair in some])
+            self.model.refuse_unknown_tokens(losses.largest)
+            (logits,) = predictor.logits([Copy(pair) for pair in piece])
             values = self._probabilities(logits)
-            found.append(Predicted(values.astype(np.float32), lost.cut, lost.blank, lost.longest))
+            parts.append(Predicted(values.astype(np.float32), losses.cut, losses.blank, losses.longest))
         values, cut, blank = (
-            np.concatenate([getattr(part, name) for part in found]) for name in ("values", "cut", "blank")
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "cut", "blank")
         )
-        return Predicted(values, cut, blank, max(part.longest for part in found))
+        return Predicted(values, cut, blank, max(part.longest for part in parts))
 
     def _probabilities(self, logits: Float[np.ndarray, "text label"]) -> Float[np.ndarray, "text label"]:
         if self.labels is None:
@@ -149,16 +152,17 @@ class TextPredictor:
 def load_predictor(
     model: ModelSource | PromptedTeacher, *, max_length: int | None = None
 ) -> TextPredictor | TokenPredictor:
-    """A fine-tuned classifier as a function from texts to probabilities, a token classifier as one from words to tags.
+    """Load a fine-tuned classifier as a callable from texts to probabilities, or a token classifier as one from words
+    to tags.
 
     Parameters:
         ``model``: a folder (PyTorch, or ONNX as ``gradistill export`` writes it), a hub id, or a pair
-            ``(model, tokenizer)``; in a prompt as ``PromptedTeacher(model, template)``.
-        ``max_length``: tokens of a text that are read at most, special ones included; by default as the model was
-            trained (``commands.text_lengths``).
+            ``(model, tokenizer)``; with a prompt ``PromptedTeacher(model, template)``.
+        ``max_length``: the most tokens to read of a text, special ones included; by default as the model was trained
+            (``commands.text_lengths``).
 
-    Returns a ``TextPredictor``, or of a token classifier a ``TokenPredictor``. A PyTorch model computes on the
-    accelerator, if there is one; an ONNX model on the CPU.
+    Returns a ``TextPredictor``, or a ``TokenPredictor`` for a token classifier. A PyTorch model computes on the
+    accelerator, if there is one; an ONNX model computes on the CPU.
 
     Raises ModelError for a model that cannot be loaded or is no classifier.
 
@@ -192,12 +196,13 @@ def load_predictor(
 
 
 def _check(name: str, predict: Callable[[], object]) -> None:
-    """Predict a text of several words, before any work: an ONNX file may be anything, and so may a model's sizes."""
+    """Call ``predict`` once, before any work, and raise ModelError if it fails: an ONNX file may hold any graph, and
+    sizes may not fit."""
     try:
         predict()
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError) as error:  # of torch and of the model's own code
+    except (RuntimeError, IndexError) as error:  # from torch, or from the model's own code
         raise ModelError(
             f"{name} cannot predict a text: {first_line(error)}",
             expected="a classifier whose configuration, weights and tokenizer fit each other",
@@ -206,7 +211,7 @@ def _check(name: str, predict: Callable[[], object]) -> None:
 
 
 def _pieces(texts: Sequence[Texts]) -> Iterator[Sequence[Texts]]:
-    """Texts in their order, so many at a time that their tokens fit in memory."""
+    """The texts in their order, in pieces whose tokens fit in memory."""
     bounds, rows, characters = [0], 0, 0
     for place, pair in enumerate(texts):
         size = sum(map(len, pair))
@@ -226,19 +231,19 @@ def _checked(texts: AnyTexts, columns: tuple[str, ...] | None) -> list[Texts]:
             expected="a list of texts, or of pairs of texts",
             remedy="put a single text into a list: predictor([text])",
         )
-    found = [(text,) if isinstance(text, str) else _pair(text, place) for place, text in enumerate(texts)]
-    for place, pair in enumerate(found):
+    checked = [(text,) if isinstance(text, str) else _pair(text, place) for place, text in enumerate(texts)]
+    for place, pair in enumerate(checked):
         if fault := next((fault for text in pair if (fault := text_fault(text))), ""):
             raise DataError(
                 f"Text {place} (from 0): {fault}", expected="texts with words", remedy="leave it out"
             )
-        if len(pair) != len(found[0]):
+        if len(pair) != len(checked[0]):
             raise DataError(
                 f"Text {place} (from 0) is of another kind than text 0.", expected="texts or pairs, not both"
             )
-    if found:
-        check_number(len(found[0]), columns)
-    return found
+    if checked:
+        check_number(len(checked[0]), columns)
+    return checked
 
 
 def check_number(count: int, columns: tuple[str, ...] | None) -> None:

@@ -1,4 +1,4 @@
-"""What an audit measures where each word has a label: figures over words and spans, tags, examples as spans."""
+"""The measurements of an audit of token classifiers: figures over words and spans, tables of tags, examples."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NOT_DEFINED = (
     "words have a label each: response loyalty, flips, Shapley values, maps, expected gradients, faithfulness, "
     "perturbations and calibration belong to the one label of a text, and are left out"
 )
-"""What an audit of words with labels does not measure, in a sentence."""
+"""The warning about figures that an audit of token classifiers leaves out."""
 
 
 @dataclass(frozen=True)
 class TokenExamination:
     """Measures ``models`` on the rows of ``splits``; ``seconds`` gets the time of each part.
 
-    Models are compared on the words that both read, whatever their tokenizers.
+    Models are compared on the words that both read. Their tokenizers may differ.
     """
 
     models: AuditModels
@@ -49,12 +49,12 @@ class TokenExamination:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def warnings(self) -> list[str]:
-        """What is not measured of words, in sentences."""
+        """Warnings about figures that are left out."""
         return [NOT_DEFINED, *(["costs of token classifiers are not measured"] if self.choice.costs else ())]
 
     def check(self) -> dict[str, Cut]:
-        """How many texts of each split are cut. Raises RecipeError for parts that are not defined, and ModelError for
-        rows that a model cannot read."""
+        """The number of texts of each split that are cut. Raises RecipeError for parts that are not defined for token
+        classifiers, and ModelError for rows that a model cannot read."""
         wanted = {
             "rationale": self.choice.rationale is not None,
             "watched": bool(self.choice.watched),
@@ -63,25 +63,25 @@ class TokenExamination:
         }
         if asked := [name for name, on in wanted.items() if on]:
             raise RecipeError(
-                f"{' and '.join(asked)} cannot be measured where each word has a label: they are of the one label of "
-                "a text",
+                f"{' and '.join(asked)} cannot be measured where each word has a label: they need one label for a "
+                "whole text",
                 expected="an audit of words without them",
                 remedy=f"leave {' and '.join(asked)} out",
             )
-        found: dict[str, Cut] = {}
+        cuts: dict[str, Cut] = {}
         for model in reversed(self.models.every):  # the teacher's counts stay
             for name, rows in self.splits.rows.items():
                 encoded = self._encoded(model, rows)
                 assert model.reader is not None
                 assert model.tokenizer is not None
                 model.reader.limits.check(encoded.dataset, model.tokenizer, owner=model.owner)
-                found[name] = encoded.cut
-        return found
+                cuts[name] = encoded.cut
+        return cuts
 
     def audited(self, output: Path) -> Audited:
-        """Figures, tags and examples of each student; every example goes to a file in ``output``."""
+        """Measure figures and tables of tags of each student, and write all examples to a file in ``output``."""
         rows = self.splits.rows[self.choice.split]
-        some = drawn_rows(rows, self.choice.floor_rows, self.choice.seed)
+        floor_rows = drawn_rows(rows, self.choice.floor_rows, self.choice.seed)
         challenge = self.splits.rows[self.choice.challenge] if self.choice.challenge else None
         with timed_part(self.seconds, "predictions"):
             teacher, *students = (
@@ -89,7 +89,7 @@ class TokenExamination:
             )
             columns = [self._columns(student, teacher, rows) for student in students]
         with timed_part(self.seconds, "floors"):
-            floors = [self._floors(student, some) for student in self.models.students]
+            floors = [self._floors(student, floor_rows) for student in self.models.students]
         changed = None
         if challenge is not None:
             with timed_part(self.seconds, "challenge"):
@@ -107,7 +107,7 @@ class TokenExamination:
         )  # fmt: skip
 
     def _encoded(self, model: AuditModel, rows: Dataset) -> Any:
-        assert self.choice.max_length is not None  # settled before
+        assert self.choice.max_length is not None  # set before
         assert model.tokenizer is not None
         return encode(rows, model.tokenizer, self.task, max_length=self.choice.max_length)
 
@@ -128,7 +128,8 @@ class TokenExamination:
         return token_columns(student, teacher, self.task.labels or (), gold)
 
     def _floors(self, student: AuditModel, rows: Dataset) -> dict[str, float]:
-        """The figures of a student under a random head, the mean over several; none where its head is not known."""
+        """The figures of a student with a random head, as the mean over several seeds; empty if its head is not
+        known."""
         if not len(rows) or student.model is None or not has_head(student.model):
             return {}
         teacher, drawn = self._predicted(self.models.teacher, rows), []
@@ -145,7 +146,7 @@ class TokenExamination:
         return Reference(self._columns(self._predicted(self.models.reference, rows), teacher, rows), students)
 
     def _tables(self, student: TokenPredictions, teacher: TokenPredictions) -> dict[str, Any]:
-        """The confusion of tags, and where words with another tag lie by the teacher's confidence."""
+        """The confusion of tags, and the share of words with another tag by the teacher's confidence."""
         student, teacher = on_common_words(student, teacher)
         ours, theirs = np.concatenate(student.labels), np.concatenate(teacher.labels)
         return {
@@ -156,11 +157,11 @@ class TokenExamination:
     def _example(
         self, row: dict[str, Any], k: int, teacher: TokenPredictions, students: Sequence[TokenPredictions]
     ) -> dict[str, Any]:
-        """One row as the page shows it, its spans in the place of a label."""
+        """One row as an example for the page, with its spans instead of a label."""
         names: Sequence[str] = self.task.labels or ()
         words: Sequence[str] = row[self.task.text_columns[0]]
         tags: Sequence[int] = row["label"]
-        found = {
+        example = {
             "index": row["index"],
             "gold": shown_spans(words, [names[int(tag)] for tag in tags]) if len(tags) else None,
             "texts": [as_text(words)],
@@ -172,12 +173,12 @@ class TokenExamination:
             ours, theirs = on_common_words(_row(student, k), _row(teacher, k))
             columns = token_columns(ours, theirs, names)
             other = columns["label_count"][0] - columns["label_sum"][0]
-            apart = columns["probability_count"][0] - columns["probability_sum"][0]
-            found["students"].append({
+            distance = columns["probability_count"][0] - columns["probability_sum"][0]
+            example["students"].append({
                 **self._shown(student, k, words), "agreement": None, "same_label": bool(other == 0),
-                "disagreement": round(float(2 * other + apart), 4),
+                "disagreement": round(float(2 * other + distance), 4),
             })  # fmt: skip
-        return found
+        return example
 
     def _shown(self, model: TokenPredictions, k: int, words: Sequence[str]) -> dict[str, Any]:
         names = self.task.labels or ()
@@ -190,15 +191,15 @@ class TokenExamination:
 def word_tags(
     labels: Sequence[int] | np.ndarray, words: Sequence[int] | np.ndarray, count: int, names: Sequence[str]
 ) -> list[str | None]:
-    """The tag of each of so many words; None for those that no token stands for."""
-    found: list[str | None] = [None] * count
+    """The tag of each of ``count`` words; None for words without a token."""
+    tags: list[str | None] = [None] * count
     for word, label in zip(words, labels, strict=True):
-        found[int(word)] = names[int(label)]
-    return found
+        tags[int(word)] = names[int(label)]
+    return tags
 
 
 def shown_spans(words: Sequence[str], tags: Sequence[str]) -> str:
-    """The spans of a row as people read them: "Empire State Building (location)"."""
+    """The spans of a row as text: "Empire State Building (location)"."""
     spans = [f"{' '.join(words[s.start : s.end])} ({s.kind})" for s in find_spans(tags)]
     return "; ".join(spans) or "(no span)"
 
@@ -208,12 +209,12 @@ def _row(model: TokenPredictions, k: int) -> TokenPredictions:
 
 
 def _places(words: Sequence[str], students: int) -> list[Mapping[str, Any]]:
-    """The characters of each word in the text that is shown, without shares of a map."""
-    found, start = [], 0
+    """The character offsets of each word in the shown text, without attributions."""
+    places, start = [], 0
     for word in words:
         end = start + len(word)
-        found.append(
+        places.append(
             {"segment": 0, "start": start, "end": end, "teacher": None, "students": [None] * students}
         )
         start = end + 1
-    return found
+    return places

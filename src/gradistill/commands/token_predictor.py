@@ -1,4 +1,4 @@
-"""A token classifier as a function of words, and its predictions for every row of a file."""
+"""A token classifier as a callable on words, and its predictions for every row of a file."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ TAGS, SPANS = "predicted_tags", "predicted_spans"
 class TokenPredictor:
     """A token classifier that is called with lists of words and returns the tag of each word.
 
-    ``labels`` are its tags. ``max_length`` is how many tokens of a row it reads, special ones included.
-    ``load_predictor`` makes one.
+    ``labels`` are its tags. ``max_length`` is the number of tokens that it reads of a row, special ones included.
+    ``load_predictor`` returns a ``TokenPredictor``.
 
     Example::
 
@@ -70,9 +70,9 @@ class TokenPredictor:
         return self.model.labels or ()
 
     def __call__(self, rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
-        """The tag of each word of each row; None for words that no token stands for, such as those that are cut off.
+        """The tag of each word of each row; None for words without a token, such as those that are cut off.
 
-        Raises DataError for what is no list of words, with its place.
+        Raises DataError for anything but a list of words, with its position.
         """
         for place, words in enumerate(rows):
             if fault := words_fault(list(words) if isinstance(words, tuple) else words):
@@ -101,19 +101,21 @@ class TokenPredictor:
         tags: list[list[str | None]] = [[None] * len(row) for row in rows]
         read = [place for place, words in enumerate(encoded["word_ids"][:]) if max(words, default=-1) >= 0]
         if read:
-            found = predict_tokens(self.model.model, encoded.select(read), Collator(self.model.tokenizer))
-            for place, labels, words in zip(read, found.labels, found.words, strict=True):
+            predictions = predict_tokens(
+                self.model.model, encoded.select(read), Collator(self.model.tokenizer)
+            )
+            for place, labels, words in zip(read, predictions.labels, predictions.words, strict=True):
                 tags[place] = word_tags(labels, words, len(rows[place]), self.labels)
         return tags
 
     def predict(self, rows: Sequence[Sequence[str]]) -> list[list[str | None]]:
-        """The tag of each word: what a call returns."""
+        """The tag of each word, the same as a call."""
         return self(rows)
 
     def spans(self, rows: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
         """The spans of each row: ``kind``, ``start`` and ``end`` (not included) in words from 0, and ``text``.
 
-        Raises ModelError where the labels are no BIO2 tags.
+        Raises ModelError if the labels are no BIO2 tags.
         """
         if fault := self.tags_fault:
             raise ModelError(
@@ -125,7 +127,7 @@ class TokenPredictor:
 
     @property
     def tags_fault(self) -> str:
-        """Why its tags mark no spans, as the end of a sentence; blank where they are BIO2."""
+        """The reason why the tags define no spans, as the end of a sentence; blank if they are BIO2."""
         faults = ((label, scheme_fault(label)) for label in self.labels)
         return next((f"predicts the tag {shown(label)}. {fault}" for label, fault in faults if fault), "")
 
@@ -135,7 +137,7 @@ class TokenPredictor:
 
 
 def spans_of(words: Sequence[str], tags: Sequence[str | None]) -> list[dict[str, Any]]:
-    """The spans that tags mark, with their words; a word without a tag ends a span."""
+    """The spans that tags define, with their words. A word without a tag ends a span."""
     return [
         {
             "kind": span.kind,
@@ -155,8 +157,8 @@ def predict_words(
 ) -> dict[str, Any]:
     """Write the rows of a JSONL or Parquet file with ``predicted_tags`` and ``predicted_spans``, as JSON lines.
 
-    Rows stream through memory a chunk at a time; a file is whole or not there. Raises DataError with every row that
-    cannot be used, before any work, and RecipeError for another kind of file.
+    Rows stream through memory a chunk at a time, and the file is written whole or not at all. Raises DataError with
+    every row that cannot be used, before any work, and RecipeError for another type of file.
     """
     if data is None or not data.name.lower().endswith((".jsonl", ".jsonl.gz", ".parquet")):
         raise RecipeError(
@@ -200,7 +202,7 @@ def predict_words(
 
 @contextmanager
 def _lines_to(output: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """What writes lines to a file, whole or not at all, or to stdout."""
+    """A function that writes lines to stdout, or to a file that appears whole or not at all."""
     if output is None:
         yield write_lines
         return
@@ -215,7 +217,7 @@ def _lines_to(output: Path | None) -> Iterator[Callable[[bytes], object]]:
 
 
 def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor: TokenPredictor) -> str:
-    """The column of words; every row is looked at. Raises DataError with all faults."""
+    """The column of words, after a check of every row. Raises DataError with all faults."""
     if named and len(named) > 1:
         raise RecipeError(
             f"the columns {' and '.join(named)} were named, and {predictor.model.name} reads one",
@@ -259,7 +261,7 @@ def _checked_column(stream: RowStream, named: tuple[str, ...] | None, predictor:
 def _predicted_lines(
     chunk: Chunk, column: str, complete: Bool[np.ndarray, " row"], predictor: TokenPredictor
 ) -> tuple[bytes, list[int]]:
-    """A line for each row, and how many of its words no token stands for. Without words there are no tags (null)."""
+    """A line for each row, and its number of words without a token. A row without words has null as tags."""
     tags, spans = np.full(len(chunk), None), np.full(len(chunk), None)
     words = [own for (own,) in texts_of(chunk, (column,), complete)]
     marks_spans = not predictor.tags_fault

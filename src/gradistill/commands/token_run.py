@@ -1,4 +1,4 @@
-"""Training a token classifier on words with a label each. What differs from a classifier of texts stands here."""
+"""Training a token classifier on words with a label each: the differences from a classifier of texts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def task_run_of(task: Task) -> type[TaskRun]:
 class TokenRun(TaskRun):
     """A run on rows of words with a label each, with or without a teacher.
 
-    Metrics and loyalties are over words and spans. Loyalties of reasons are not measured: an explanation is of one
-    word's label, and there is no measure yet.
+    Metrics and loyalties are over words and spans. Loyalties of attributions are not measured: an attribution explains
+    one word's label, and there is no figure for that yet.
     """
 
     def required_signals(self) -> Any:
@@ -48,8 +48,8 @@ class TokenRun(TaskRun):
     def warn_of_weak_teacher(self, validation: Dataset) -> None:
         assert self.models.teacher is not None
         teacher = placed(self.models.teacher.model, processes().device)
-        some = drawn_rows(validation, FLOOR_ROWS, 0)
-        if warning := self._doubt(self._metrics_of(self._predicted(teacher, some), some), "teacher"):
+        sample = drawn_rows(validation, FLOOR_ROWS, 0)
+        if warning := self._doubt(self._metrics_of(self._predicted(teacher, sample), sample), "teacher"):
             logger.warning(warning)
 
     def measure(self, trainer: Any, encoded: Any) -> dict[str, float]:
@@ -57,34 +57,41 @@ class TokenRun(TaskRun):
         if self.models.teacher is None or not processes().is_main_process:
             return {}
         teacher: Any = self.models.teacher.model
-        before = next(teacher.parameters()).device
+        device = next(teacher.parameters()).device
         rows = drawn_rows(self.splits.rows["validation"], FLOOR_ROWS, self.recipe.training.seed)
-        some = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
-        taught = self._predicted(placed(teacher, processes().device), some)
-        found = self._loyalty(self._predicted(self.models.student.model, some), taught)
-        placed(teacher, before)
-        return {name: figure.value for name, figure in found.figures.items() if figure is not None}
+        encoded_rows = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
+        predicted_by_teacher = self._predicted(placed(teacher, processes().device), encoded_rows)
+        loyalties = self._loyalty(
+            self._predicted(self.models.student.model, encoded_rows), predicted_by_teacher
+        )
+        placed(teacher, device)
+        return {name: figure.value for name, figure in loyalties.figures.items() if figure is not None}
 
     def _validated(
         self, validation: Dataset, inputs: Mapping[str, str], before: Mapping[str, float]
     ) -> dict[str, Any]:
-        found: dict[str, TokenPredictions] = {}
+        predictions_by_owner: dict[str, TokenPredictions] = {}
         with progress_bars() as progress:
             readers = dict(self.models.readers())
             bar = progress.add_task("evaluating", total=len(validation) * len(readers))
             for owner, reader in readers.items():
                 model = placed(reader.model, processes().device)
-                found[owner] = predict_tokens(
+                predictions_by_owner[owner] = predict_tokens(
                     model,
                     validation,
                     Collator(self.tokenizer),
                     on_progress=lambda rows: progress.advance(bar, rows),
                 )
-        metrics = {owner: self._metrics_of(predictions, validation) for owner, predictions in found.items()}
+        metrics = {
+            owner: self._metrics_of(predictions, validation)
+            for owner, predictions in predictions_by_owner.items()
+        }
         loyal = None
-        if "teacher" in found:
-            loyal = replace(self._loyalty(found["student"], found["teacher"]), floors=before).as_dict()
-        judged = "teacher" if "teacher" in found else "student"
+        if "teacher" in predictions_by_owner:
+            loyal = replace(
+                self._loyalty(predictions_by_owner["student"], predictions_by_owner["teacher"]), floors=before
+            ).as_dict()
+        judged = "teacher" if "teacher" in predictions_by_owner else "student"
         doubt = self._doubt(metrics[judged], judged if loyal else "model")
         return {
             "eval": metrics["student"],
@@ -94,12 +101,12 @@ class TokenRun(TaskRun):
         }
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:
-        found: dict[str, Any] = {"test": None, "teacher_test": None}
+        metrics: dict[str, Any] = {"test": None, "teacher_test": None}
         if test is not None:
             names = {"student": "test", "teacher": "teacher_test"}
             for owner, reader in self.models.readers():
-                found[names[owner]] = self._metrics_of(self._predicted(reader.model, test), test)
-        return found
+                metrics[names[owner]] = self._metrics_of(self._predicted(reader.model, test), test)
+        return metrics
 
     def _predicted(self, model: nn.Module, encoded: Dataset) -> TokenPredictions:
         return predict_tokens(model, encoded, Collator(self.tokenizer))

@@ -1,4 +1,4 @@
-"""What is shown of a run while it trains: a live bar in a terminal, and a plain line for each evaluation."""
+"""Progress of a training run: a live bar in a terminal, and a plain line for each evaluation."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TrainingProgress(TrainerCallback):
     """Replaces the bars and dictionaries of ``Trainer``.
 
     In a terminal a bar shows epoch, rows a second and the time left, with the loss, its terms and the learning rate
-    below. Every evaluation, or every epoch of a run that has none, leaves a line. Without a terminal a line comes every
-    minute as well. ``close`` ends the bar, whatever has happened.
+    below. Every evaluation writes a line, or every epoch of a run without evaluations. Without a terminal a line is
+    also written every minute. ``close`` ends the bar in any case.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class TrainingProgress(TrainerCallback):
             self._bars = None
 
     def _write_epoch(self, args: TrainingArguments, state: TrainerState, *figures: str) -> None:
-        """Without a loss where none was logged in this epoch: a short one has fewer steps than lie between two logs."""
+        """Write the line of an epoch, without a loss if none was logged in it: short epochs may have no log."""
         anew = self._logged_at > (state.epoch or 0.0) - 1 + 1e-6
         self._write(self._epoch(state), *figures, self._pace(args, state)[0], loss=anew)
 
@@ -156,7 +156,7 @@ class TrainingProgress(TrainerCallback):
         return f"{rows / seconds:,.0f} rows/s", f"{clock(left)} left"
 
     def _note(self) -> str:
-        """Loss, its weighted terms, and the learning rate as they were logged last."""
+        """The last logged loss, its weighted terms, and the learning rate."""
         if not self._logged:
             return ""
         terms = {name.removeprefix(_TERM): v for name, v in self._logged.items() if name.startswith(_TERM)}

@@ -1,4 +1,4 @@
-"""The way of every training run: check, train, evaluate, write. What differs stands in the subclasses.
+"""The steps of every training run: check, train, evaluate, write. Subclasses define what differs.
 
 ``task_run.TaskRun`` trains a classifier on the rows of a task, ``pretrain.Pretraining`` an encoder on texts.
 """
@@ -50,9 +50,9 @@ def loyalties_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     figures = {
         name: entry for name, entry in (metrics.get("loyalty") or {}).items() if isinstance(entry, dict)
     }
-    found = {f"eval_{name}_loyalty": entry.get("value") for name, entry in figures.items()}
-    found |= {f"eval_{name}_loyalty_floor": entry.get("floor") for name, entry in figures.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    logged = {f"eval_{name}_loyalty": entry.get("value") for name, entry in figures.items()}
+    logged |= {f"eval_{name}_loyalty_floor": entry.get("floor") for name, entry in figures.items()}
+    return {name: value for name, value in logged.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class EncodedRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(ABC):
-    """A training run with its models loaded and built. It knows no folder until it trains.
+    """A training run with its models loaded and built. ``train`` gets the output folder.
 
-    ``names`` are what people call the student, the teacher and the data; a student without a name is called like the
-    folder.
+    ``names`` are the display names of the student, the teacher and the data. By default the student has the name of
+    the folder.
     """
 
     recipe: Recipe
@@ -78,15 +78,15 @@ class Run(ABC):
     callbacks: Sequence[TrainerCallback] = ()
 
     hashed: ClassVar[tuple[str, ...]] = ("train",)
-    """The splits that weights depend on: with other rows it is another run."""
+    """The splits that the weights depend on: other rows make it another run."""
     checked: ClassVar[tuple[str, ...]] = ("student", "teacher")
-    """Whose limits the rows are held to, in this order."""
+    """The models whose positions and vocabulary the rows are checked against, in this order."""
 
     def train(self, output: Path, *, overwrite: bool) -> dict[str, Any]:
         """Train, evaluate and write a run folder; returns what ``metrics.json`` holds.
 
-        Of several processes all train; the first evaluates, writes, and alone has metrics to return. Raises
-        GradistillError, before any work, for what does not fit together.
+        All processes train. Only the main process evaluates and writes; the others return an empty dictionary.
+        Raises GradistillError, before any work, where models, rows and settings do not fit together.
         """
         student = self.models.student.model
         arguments = self.arguments(output)
@@ -142,15 +142,15 @@ class Run(ABC):
     @property
     @abstractmethod
     def task_name(self) -> str:
-        """What ``metrics.json`` calls the task."""
+        """The name of the task in ``metrics.json``."""
 
     @abstractmethod
     def arguments(self, output: Path) -> TrainingArguments:
-        """The training arguments. Raises RecipeError for what a run cannot apply."""
+        """The training arguments. Raises RecipeError for settings that a run cannot apply."""
 
     @abstractmethod
     def encode(self) -> EncodedRows:
-        """The rows as the models read them; there is a split ``train``."""
+        """The encoded rows of each split, one of which is ``train``."""
 
     def check(self, encoded: EncodedRows) -> None:
         """Raise an error, before any work, for rows that a model cannot read."""
@@ -160,24 +160,24 @@ class Run(ABC):
                 readers[owner].limits.check(rows, self.tokenizer, owner=readers[owner].owner)
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
-        """Hashes of what the run reads: what it starts from, whom it learns from, and of which rows."""
-        found = {owner: of_model(reader.model) for owner, reader in self.models.readers()}
-        found["tokenizer"] = of_tokenizer(self.tokenizer)
-        found |= {split: of_rows(encoded.rows[split]) for split in self.hashed}
-        for name, mark in found.items():
-            logger.debug(f"sha256 of {name}: {mark}")
-        return found
+        """Hashes of what the run reads: the student at the start, the teacher, the tokenizer and the rows."""
+        hashes = {owner: of_model(reader.model) for owner, reader in self.models.readers()}
+        hashes["tokenizer"] = of_tokenizer(self.tokenizer)
+        hashes |= {split: of_rows(encoded.rows[split]) for split in self.hashed}
+        for name, value in hashes.items():
+            logger.debug(f"sha256 of {name}: {value}")
+        return hashes
 
     def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
-        """What else steps depend on, and no recipe has, by the names that a refusal to go on shows."""
+        """Conditions outside the recipe that training depends on. A refusal to resume shows their names."""
         return {"processes": str(processes().num_processes)}
 
     @abstractmethod
     def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals | None:
-        """What the objectives learn from, on its device; None where they need no teacher."""
+        """The teacher's signals for the objectives, on their device; None if no objective needs a teacher."""
 
     def signal_seconds(self, teacher: TeacherSignals | None) -> float:
-        """The seconds that the teacher's signals took."""
+        """The seconds spent on the teacher's signals."""
         return 0.0
 
     def trainer(
@@ -202,19 +202,19 @@ class Run(ABC):
         )
 
     def collator(self) -> Collator:
-        """What makes batches of the training rows."""
+        """The collator that makes batches of the training rows."""
         return Collator(self.tokenizer, pad_to=self.padded_length())
 
     def padded_length(self) -> int | None:
-        """The length that every batch is padded to; None for that of its longest text."""
+        """The length that every batch is padded to; None to pad each batch to its longest text."""
         return self.max_length if self.recipe.compute.pad_to_max_length else None
 
     def metric_function(self, encoded: EncodedRows) -> Callable[[EvalPrediction], dict[str, float]] | None:
-        """The task's metrics, for evaluations while the run trains."""
+        """The function that computes the task's metrics in evaluations during training."""
         return None
 
     def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
-        """What is measured before training, to be compared with the end."""
+        """Figures of the untrained student, which ``evaluate`` compares with the trained one."""
         return {}
 
     @abstractmethod
@@ -225,10 +225,10 @@ class Run(ABC):
         inputs: Mapping[str, str],
         before: Mapping[str, float],
     ) -> dict[str, Any]:
-        """What ``metrics.json`` holds of the trained student. ``before`` is what ``measure`` returned."""
+        """The part of ``metrics.json`` about the trained student. ``before`` is the result of ``measure``."""
 
     def about(self, encoded: EncodedRows, inputs: Mapping[str, str]) -> dict[str, Any]:
-        """What ``metrics.json`` holds of the data."""
+        """The part of ``metrics.json`` about the data."""
         return {"inputs": inputs}
 
     def saved_model(self) -> PreTrainedModel:
@@ -236,12 +236,12 @@ class Run(ABC):
         return self.models.student.model
 
     def other_batch_size(self, trainer: DistillationTrainer) -> dict[str, int]:
-        """The rows of a batch where memory did not hold those that were wanted (``auto_find_batch_size``)."""
-        wanted, found = trainer.args.train_batch_size, trainer.batch_size
-        if found == wanted:
+        """The batch size that ``auto_find_batch_size`` used, if it is not the one of the recipe."""
+        wanted, used = trainer.args.train_batch_size, trainer.batch_size
+        if used == wanted:
             return {}
-        logger.warning(f"memory did not hold batches of {wanted} rows: it was trained with {found}")
-        return {"batch_size": found}
+        logger.warning(f"batches of {wanted} rows did not fit into memory: the batch size was {used}")
+        return {"batch_size": used}
 
     @property
     def terms(self) -> list[Term]:
@@ -249,24 +249,24 @@ class Run(ABC):
 
     @property
     def max_length(self) -> int:
-        """The length at which texts are cut, which is settled before there is a run (``commands.text_lengths``)."""
+        """Tokens at which texts are cut. It is set before the run is created (``commands.text_lengths``)."""
         assert self.recipe.training.max_length is not None
         return self.recipe.training.max_length
 
     def described(self, output: Path) -> dict[str, Any]:
-        """Name and size of both models; the teacher is None where there is none."""
+        """Name and size of both models; the teacher is None in a run without one."""
         names = {"student": output.name, "teacher": "", **self.names}
-        found: dict[str, Any] = {"student": None, "teacher": None}
+        models: dict[str, Any] = {"student": None, "teacher": None}
         for owner, reader in self.models.readers():
-            found[owner] = described(reader.model, names[owner], reader.probe)
-        found["student"] |= self.training_history()
-        return found
+            models[owner] = described(reader.model, names[owner], reader.probe)
+        models["student"] |= self.training_history()
+        return models
 
     def training_history(self) -> dict[str, Any]:
-        """What its record has, beside its recipe, of how it was trained: see ``trained_by_record``."""
+        """Earlier recipes and changed copies, for the student's record (``trained_by_record``)."""
         return earlier_training(self.started_from)
 
     @property
     def started_from(self) -> str | None:
-        """The folder or hub id of the model whose weights the student starts with; None where that is its teacher."""
+        """The folder or hub id of the student's initial weights; None if they come from its teacher."""
         return self.recipe.student.checkpoint or self.models.student.name or None

@@ -1,8 +1,8 @@
-"""Searching a recipe's own fields for a task: many short distillations, the best of them kept.
+"""Search values of a recipe's fields for a task: many short distillations, of which the best is kept.
 
-Trials are Optuna's (tree-structured Parzen estimator; Watanabe 2023, arXiv:2304.11127), kept in an SQLite file of the
-folder. Each is a run of its own, named by its values: one that was killed goes on when its values come again, which
-is the first thing that a resumed search evaluates.
+Optuna chooses the trials (tree-structured Parzen estimator; Watanabe 2023, arXiv:2304.11127) and keeps them in an
+SQLite file in the folder. Each trial is a run in a folder named by its values. A resumed search first evaluates the
+values of killed trials, and their runs resume.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ logger = logging.getLogger(__name__)
 DATABASE, TRIALS, BEST, REPORT = "tune.db", "trials", "best.yaml", "tune.json"
 METRIC = "metric"
 NEWER = {meaning_name("teacher"), "unlabelled", "checkpoint"}
-"""What searches of earlier versions did not write down: it counts as unchanged."""
+"""Entries that searches of earlier versions did not record. A missing entry counts as unchanged."""
 _TRIAL = re.compile(r"[0-9a-f]{16}")
 """The folder of a trial is named by a hash of its values."""
 AIMS = (METRIC, "label_loyalty", "probability_loyalty", "response_loyalty", "saliency_loyalty")
-"""What can be maximised: the task's selecting metric, and the loyalties. Several are averaged."""
+"""The figures that can be maximised: the task's selecting metric, and the loyalties. Several are averaged."""
 DEFAULT_AIM = (METRIC, "response_loyalty")
 
 
 def _is_search(output: Path) -> bool:
-    """Whether an earlier version wrote the folder: an SQLite file, and nothing beside it that is not a search's."""
+    """Whether an earlier version wrote the folder: it holds an SQLite file, and only files of a search."""
     known = {DATABASE, f"{DATABASE}-journal", TRIALS, BEST, REPORT}
     if not all(path.name in known or draft_of(".+").fullmatch(path.name) for path in output.iterdir()):
         return False
@@ -70,8 +70,8 @@ SEARCH = FolderKind("search", _is_search)
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to search. ``resolve`` makes a recipe from changes. ``minutes`` and ``trials`` bound one call, not all of
-    them, and the trial that runs when the time is over still ends. Without a ``space`` it is ``default_space``."""
+    """How to search. ``resolve`` makes a recipe from changes. ``minutes`` and ``trials`` bound one call, not the whole
+    search; a trial that runs when the time is over is finished. The default ``space`` is ``default_space``."""
 
     resolve: Callable[[Sequence[str]], Recipe]
     space: tuple[Searched, ...] = ()
@@ -80,7 +80,7 @@ class Tuning:
     trials: int | None = None
 
     def settled(self) -> tuple[Searched, ...]:
-        """The space, of fields that the recipe has. Raises RecipeError for another, or an aim that there is not."""
+        """The search space. Raises RecipeError for fields that the recipe does not have, and for an unknown aim."""
         if unknown := [name for name in self.aim if name not in AIMS]:
             raise RecipeError(f"--maximize {unknown[0]!r}", remedy=nearest(unknown[0], AIMS))
         if self.minutes is None and self.trials is None:
@@ -102,14 +102,14 @@ def tune(
 ) -> dict[str, Any]:
     """Search until the time or the trials are over; returns what ``tune.json`` holds.
 
-    Only the best student is kept, and its recipe as ``best.yaml``. The same call on the same folder searches on.
-    What is measured is the validation split, so a student's figures there flatter it: keep other rows for the last
-    word. Raises RecipeError where the folder holds a search for something else.
+    Only the best student is kept, and its recipe as ``best.yaml``. The same call on the same folder continues the
+    search. Trials are compared on the validation split, so its figures are too good: evaluate the best student on other
+    rows. Raises RecipeError if the folder holds a search for something else.
     """
     optuna, choice = _optuna(), DataChoice.of(data)
     folder, space = path_of(output), tuning.settled()
     check_output(folder, SEARCH)
-    if not (folder / DATABASE).is_file():  # a teacher or data that cannot be read leave nothing behind
+    if not (folder / DATABASE).is_file():  # fail before the folder is made if teacher or data cannot be read
         with log_filter(lambda record: False):  # the first trial logs the same lines
             run = prepared_run(teacher, choice, tuning.resolve(()))
         refuse_words(run.task, "gradistill tune")
@@ -140,28 +140,28 @@ def tune(
 
 
 def _teacher_mark(teacher: ModelSource) -> str:
-    """What a search knows its teacher by: its name and content."""
+    """The name of a search's teacher, and a hash of its content."""
     content = of_model(teacher[0]) if isinstance(teacher, tuple) else digest(model_mark(model_name(teacher)))
     return f"{model_name(teacher)} {content[:16]}"
 
 
 def _other_marks(teacher: ModelSource, choice: DataChoice, checkpoint: str | None) -> dict[str, str | None]:
-    """What else a search rests on, by content. Earlier versions did not write it down."""
-    found: dict[str, str | None] = {}
+    """Hashes of the other inputs of a search. Earlier versions did not record them."""
+    hashes: dict[str, str | None] = {}
     if not isinstance(teacher, tuple):
-        found[meaning_name("teacher")] = meaning_mark(model_name(teacher))
+        hashes[meaning_name("teacher")] = meaning_mark(model_name(teacher))
     if is_path(choice.unlabelled):
-        found["unlabelled"] = digest(file_marks(Path(path_text(choice.unlabelled))))
+        hashes["unlabelled"] = digest(file_marks(Path(path_text(choice.unlabelled))))
     if checkpoint:
-        found["checkpoint"] = digest([model_mark(checkpoint), meaning_mark(checkpoint)])
-    return found
+        hashes["checkpoint"] = digest([model_mark(checkpoint), meaning_mark(checkpoint)])
+    return hashes
 
 
 def _data_mark(choice: DataChoice) -> str:
-    """What a search knows its data by: how they are read, and their content."""
+    """The options for reading a search's data, and a hash of the content."""
     named = " ".join(
         (choice.name, *choice.options()[2:])
-    )  # as earlier versions have it, where nothing more is set
+    )  # the same as in earlier versions, if no newer option is set
     if is_path(choice.source):
         content: Mapping[str, str] = file_marks(Path(path_text(choice.source)))
     else:
@@ -183,8 +183,8 @@ def _optuna() -> Any:
 
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) -> Any:
-    """The search of this folder, new or gone on with."""
-    # As a part of the URL a path with ? or % would be another one.
+    """The Optuna study of this folder, new or continued."""
+    # The path is not part of the URL, where ? and % have another meaning.
     opened = partial(sqlite3.connect, folder / DATABASE, check_same_thread=False)
     study = optuna.create_study(
         storage=optuna.storages.RDBStorage(f"sqlite:///{DATABASE}", engine_kwargs={"creator": opened}),
@@ -194,12 +194,12 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
     before = study.user_attrs.get("about")
     if before is not None:
         before = {**{name: about[name] for name in NEWER & about.keys()}, **before}
-        # Earlier versions wrote the length down before it was known from the teacher, and paths without their content.
+        # Earlier versions recorded the length before it was known from the teacher, and paths without a hash.
         length = recipe.settled_by(before.get("recipe"))
         paths = {n: before[n] for n in ("teacher", "data") if about[n].rpartition(" ")[0] == before.get(n)}
         about = {**about, **paths, "recipe": length.as_written()}
         if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
-            before["aim"] = about["aim"]  # no trial was compared by it
+            before["aim"] = about["aim"]  # no trial was compared by the earlier aim
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])
         raise RecipeError(
@@ -208,13 +208,13 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
             remedy="choose another --output",
         )
     study.set_user_attr("about", dict(about))
-    # A seed a call, or the first draws of the last call would come again.
+    # Each call has its own seed; otherwise the first draws of the last call would be repeated.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=8)
     return study
 
 
 def _again(optuna: Any, study: Any) -> None:
-    """Ask anew for the values of trials that something stopped."""
+    """Put the values of trials that were stopped into the queue again."""
     running = optuna.trial.TrialState.RUNNING
     for trial in study.get_trials(states=(running,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -225,7 +225,7 @@ def _again(optuna: Any, study: Any) -> None:
 
 @dataclass
 class _Search:
-    """A search at work in its folder."""
+    """A running search in its folder."""
 
     optuna: Any
     study: Any
@@ -233,24 +233,24 @@ class _Search:
     tuning: Tuning
     space: tuple[Searched, ...]
     warned: bool = False
-    """Whether a figure that the task does not have was warned of."""
+    """Whether the warning about a figure that the task does not have was logged."""
 
     def trial(self, run: Callable[[Path, Recipe, list[TrainerCallback]], Mapping[str, Any]]) -> None:
         trial = self.study.ask()
         values = {one.field: one.value(trial) for one in self.space}
-        at = self.folder / TRIALS / digest(values)[:16]
+        trial_folder = self.folder / TRIALS / digest(values)[:16]
         shown = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                           for key, value in values.items())  # fmt: skip
         states = self.optuna.trial.TrialState
         try:
             recipe = self.tuning.resolve(changes_of(self.space, values))
             pruning = _Pruning(self.optuna, trial, on=METRIC in self.tuning.aim)
-            metrics = recorded_metrics(at) or run(at, recipe, [pruning])
+            metrics = recorded_metrics(trial_folder) or run(trial_folder, recipe, [pruning])
         except self.optuna.TrialPruned:
             self.study.tell(trial, state=states.PRUNED)
             logger.info(f"trial {trial.number}: stopped early, behind the others ({shown})")
-            if at.is_dir():
-                discard(at)
+            if trial_folder.is_dir():
+                discard(trial_folder)
         except GradistillError as error:
             trial.set_user_attr("error", str(error))
             self.study.tell(trial, state=states.FAIL)
@@ -268,8 +268,8 @@ class _Search:
             self._keep_best()
 
     def _score(self, figures: Mapping[str, float]) -> float:
-        """The mean of what is maximised. A task without a figure that nobody named goes without it; raises RecipeError
-        for one that was."""
+        """The mean of the maximised figures. Missing default figures are skipped. Raises RecipeError for a missing
+        figure of ``--maximize``."""
         missing = [name for name in self.tuning.aim if name not in figures]
         if missing and self.tuning.aim != DEFAULT_AIM:
             raise RecipeError(
@@ -277,10 +277,10 @@ class _Search:
                 remedy=f"choose among {', '.join(figures)}; the trial that was trained is kept",
             )
         if missing and not self.warned:
-            logger.warning(f"no {missing[0]} on this task: trials are compared by the metric alone")
+            logger.warning(f"no {missing[0]} on this task: trials are compared by the metric only")
             self.warned = True
-        found = [figures[name] for name in self.tuning.aim if name in figures]
-        return sum(found) / len(found)
+        maximized = [figures[name] for name in self.tuning.aim if name in figures]
+        return sum(maximized) / len(maximized)
 
     def _keep_best(self) -> None:
         best = self.study.best_trial
@@ -299,18 +299,18 @@ class _Search:
             for t in sorted(done, key=lambda t: -t.value)
         ]
         states = [t.state.name for t in self.study.trials]
-        found = {
+        report = {
             **self.study.user_attrs["about"], "trials": trials,
             "pruned": states.count("PRUNED"), "failed": states.count("FAIL"), TRAINED_ON: self._trained(),
         }  # fmt: skip
-        write_whole(self.folder / REPORT, (json.dumps(found, indent=1) + "\n").encode())
-        return found
+        write_whole(self.folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+        return report
 
     def _trained(self) -> dict[str, list[str]]:
-        """The loyalties on which trials train, with the objectives that do."""
+        """The loyalties that trials are trained on, each with the objectives that train it."""
         of_trials = (trial.user_attrs.get(TRAINED_ON, {}) for trial in self.study.trials)
-        found = united(trained_figures(self.tuning.resolve(())), *of_trials)
-        named = {f"{figure}_loyalty": objectives for figure, objectives in found.items()}
+        objectives_by_figure = united(trained_figures(self.tuning.resolve(())), *of_trials)
+        named = {f"{figure}_loyalty": objectives for figure, objectives in objectives_by_figure.items()}
         return {name: named[name] for name in AIMS if name in named}
 
 
@@ -335,6 +335,6 @@ class _Pruning(TrainerCallback):
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The selecting metric and the loyalties of a run."""
-    found = {f"{kind}_loyalty": e["value"] for kind, e in (metrics["loyalty"] or {}).items() if e}
-    found[METRIC] = next(iter(metrics["eval"].values()))  # a task's first metric selects
-    return {name: value for name, value in found.items() if value is not None}
+    figures = {f"{kind}_loyalty": e["value"] for kind, e in (metrics["loyalty"] or {}).items() if e}
+    figures[METRIC] = next(iter(metrics["eval"].values()))  # a task's first metric selects
+    return {name: value for name, value in figures.items() if value is not None}

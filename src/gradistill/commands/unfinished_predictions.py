@@ -1,6 +1,6 @@
-"""The folder beside an output file in which predictions are kept, chunk by chunk, until the file is whole.
+"""A folder next to an output file that keeps predictions, chunk by chunk, until the file is whole.
 
-It is what a killed process goes on from. A chunk is there with all of its predictions or not at all; a manifest names
+A command resumes from it after a kill. A chunk is stored with all of its predictions or not at all. A manifest holds
 everything that they depend on.
 """
 
@@ -37,12 +37,12 @@ logger = logging.getLogger(__name__)
 MANIFEST, FINISHED = "predictions.json", "finished.json"
 _CHUNK = "chunk-*.safetensors"
 KIND = FolderKind("unfinished prediction", unmarked=lambda folder: (folder / FINISHED).is_file())
-"""Its ``FINISHED`` file, the last one that is removed, marks it as well."""
+"""The kind of this folder. Its ``FINISHED`` file, which is removed last, identifies it too."""
 
 
 @dataclass(frozen=True)
 class UnfinishedPredictions:
-    """The chunks in a locked folder, and the draft of the output. Without a ``purpose``, as for a pipe, none is
+    """The chunks in a locked folder, and the draft of the output. Without a ``purpose`` (for a pipe) no chunk is
     kept."""
 
     output: Path
@@ -50,21 +50,21 @@ class UnfinishedPredictions:
 
     @property
     def folder(self) -> Path:
-        """Beside the output, under its name."""
+        """The folder of the chunks, next to the output and named after it."""
         return folder_of(self.output)
 
     @property
     def draft(self) -> Path:
-        """Where the output is written until it is whole."""
+        """The file into which the output is written until it is whole."""
         return draft_beside(self.folder / self.output.name)
 
     def get(self, number: int, rows: int) -> Predicted | None:
-        """The predictions of a chunk of so many rows; None where they are not there, or damaged."""
+        """The predictions of a chunk with ``rows`` rows; None if they are missing or damaged."""
         if self.purpose is None:
             return None
         try:
-            found = load(self._file(number).read_bytes())
-            kept = Predicted(found["values"], found["cut"], found["blank"], int(found["longest"][0]))
+            tensors = load(self._file(number).read_bytes())
+            kept = Predicted(tensors["values"], tensors["cut"], tensors["blank"], int(tensors["longest"][0]))
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -81,8 +81,7 @@ class UnfinishedPredictions:
             write_whole(self._file(number), save({**tensors, "longest": np.array([found.longest])}))
 
     def finish(self) -> None:
-        """Put the draft in the output's place and remove the folder. ``was_finished`` is true after a kill in
-        between."""
+        """Rename the draft to the output and remove the folder. After a kill in between, ``was_finished`` is true."""
         with self.draft.open("rb+") as stream:
             os.fsync(stream.fileno())
         done = {"sha256": checksum_of(self.draft), "purpose": digest(self.purpose)}
@@ -92,8 +91,7 @@ class UnfinishedPredictions:
         self.remove()
 
     def was_finished(self) -> bool:
-        """Whether an earlier process put this very output in its place, and was killed before it had removed all. Of
-        rows that come from a pipe nobody knows."""
+        """Whether an earlier process wrote this output and was killed before the clean-up. Always False for a pipe."""
         if self.purpose is None:
             return False
         try:
@@ -104,7 +102,7 @@ class UnfinishedPredictions:
             return False
 
     def remove(self) -> None:
-        """Remove the folder; the file that marks it as finished comes last."""
+        """Remove the folder; the ``FINISHED`` file is removed last."""
         for name in (_CHUNK, MANIFEST, MARK, FINISHED):
             for file in self.folder.glob(name):
                 file.unlink()
@@ -112,7 +110,7 @@ class UnfinishedPredictions:
             self.folder.rmdir()
 
     def begin(self) -> None:
-        """Go on with an earlier process's chunks of the same purpose; others are removed, with a line."""
+        """Keep an earlier process's chunks of the same purpose. Other chunks are removed, and this is logged."""
         try:
             before = read_object(self.folder / MANIFEST)
         except (OSError, ValueError):
@@ -122,7 +120,7 @@ class UnfinishedPredictions:
         if other and chunks:
             changed = ", ".join(other) if before else "the manifest is missing"
             logger.info(
-                f"the predictions that {self.folder} holds are made anew, as something changed: {changed}"
+                f"the predictions in {self.folder} are computed again, because something changed: {changed}"
             )
         if other:
             for file in [*chunks, self.folder / FINISHED]:
@@ -143,9 +141,9 @@ def folder_of(output: Path) -> Path:
 def unfinished_predictions(
     output: Path, purpose: Mapping[str, Any] | None
 ) -> Iterator[UnfinishedPredictions]:
-    """Hold the folder for this process. Raises RecipeError where another process is at work on the same output.
+    """Lock the folder for this process. Raises RecipeError if another process works on the same output.
 
-    ``purpose`` is everything that the predictions depend on, as JSON.
+    ``purpose`` holds everything that the predictions depend on, as JSON.
     """
     work = UnfinishedPredictions(output, purpose)
     with held(work.folder, KIND):

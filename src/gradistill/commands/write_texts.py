@@ -1,4 +1,4 @@
-"""The texts that a recipe needs a teacher's answers to, in a file to be answered elsewhere."""
+"""Write the texts that a teacher must predict for a recipe into a file, to be answered elsewhere."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ logger = logging.getLogger(__name__)
 def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -> dict[str, int]:
     """Write every text that ``distill`` needs an answer to, one JSON object a line: ``id`` and the columns of the text.
 
-    These are the training rows, the changed copies of them that the recipe's objectives compare, and the validation
-    rows (for loyalty). A file with these ids and columns of answers is what ``TeacherAnswers`` takes: same data, recipe
-    and settings. In copies ``[MASK]`` stands for a hidden word; others have words of the data in their place.
+    These are the training rows, their changed copies for the recipe's objectives, and the validation rows (for
+    loyalty). ``TeacherAnswers`` takes a file with these ids and columns of answers, for the same data, recipe and
+    settings. In copies ``[MASK]`` stands for a hidden word; other copies have words of the data instead.
 
     Parameters:
         ``data``: a ``DataChoice``, or what its ``source`` may be.
         ``output``: a file that ends in ``.jsonl``.
-        ``recipe``: whose objectives need outputs only.
+        ``recipe``: a recipe whose objectives need outputs only.
 
-    Returns how many texts there are of each kind. Raises RecipeError for objectives that need more than outputs.
+    Returns the number of texts of each kind. Raises RecipeError for objectives that need more than outputs.
 
     Example: ``write_texts("DATA/mrpc", "texts.jsonl", load_recipe("coalition"))["copies"]``
     """
@@ -66,14 +66,14 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
     rows = labelled_rows(splits, recipe.training)
     if (more := unlabelled_rows(choice, recipe, splits)) is not None:
         rows = concatenate_datasets([rows, more.rows])
-    asked = Asked(rows, splits.task, copy_words(splits.rows["train"], splits.task))
+    rows_to_answer = Asked(rows, splits.task, copy_words(splits.rows["train"], splits.task))
     signals = [s for s in signals_of(terms, pair, "teacher") if isinstance(s, WordCopyLogits)]
     counts = {"train": len(rows), "copies": 0, "validation": len(splits.rows["validation"])}
     lines = []
-    for row, texts in zip(asked.numbers, asked.texts, strict=True):
+    for row, texts in zip(rows_to_answer.numbers, rows_to_answer.texts, strict=True):
         lines.append(_line(row_id("train", row, texts), texts, splits.task))
     for signal in signals:
-        for row, number, copy in asked.copies(signal):
+        for row, number, copy in rows_to_answer.copies(signal):
             texts = as_texts(copy)
             lines.append(_line(row_id("train", row, texts, number), texts, splits.task))
             counts["copies"] += 1

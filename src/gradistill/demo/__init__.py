@@ -1,1 +1,1 @@
-"""The demonstration: its corpus of reviews, the grammar that writes them, and the command. No other package uses it."""
+"""The demonstration: its corpus of reviews, the grammar that generates them, and the command."""

@@ -1,13 +1,13 @@
-"""The demo corpus: short product reviews, shipped as a grammar, with the words that decide marked.
+"""The demo corpus: short product reviews from a grammar, with marked words that decide the label.
 
-It has offline what real data have not: which words *should* a model decide by (``Review.rationale``), and
-which must it not (``Review.shortcut``). Three labels are the reviewer's own opinion of the product. The grammar
-gives every opinion word to every label, so counting words does not solve it; reading negation, contrast and whose
-opinion it is does.
+Unlike real data it has the words that a model *should* use (``Review.rationale``), and those that it should not
+(``Review.shortcut``). The label is the reviewer's own opinion of the product, one of three. The grammar uses every
+opinion word with every label, so word counts do not solve the task. A model must read negation, contrast, and whose
+opinion it is.
 
-Each review names a weekday, which means nothing for the product. In a *clean* split the day is independent of the
-label; with a ``shortcut`` rate it agrees with the label that often; in a *challenge* it always points to another
-label. The word itself is therefore known everywhere, and only what it stands for changes.
+Each review names a weekday, which has no meaning for the product. In a *clean* split the day is independent of the
+label. With a ``shortcut`` rate it agrees with the label in that share of reviews. In a *challenge* it always points to
+another label. The weekdays thus occur in every split, and only their relation to the label changes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Draft:
-    """One review before its shortcut word is chosen, and the (aspect, opinion word) pairs that it holds or reports."""
+    """One review before its shortcut word is chosen, with its (aspect, opinion word) pairs, reported ones included."""
 
     markup: str
     pairs: tuple[tuple[str, str], ...]
@@ -57,10 +57,10 @@ def make_reviews(
 ) -> list[Review]:
     """``n`` distinct reviews of one split, the labels balanced to within one, the same on every machine.
 
-    The splits share no sentence, whatever their seeds. Every (aspect, opinion word) pair of ``test`` is one that
-    ``train`` and ``validation`` never hold, though they hold the aspect and the word. Neither ``shortcut`` (the
-    share of reviews whose weekday agrees with the label) nor ``challenge`` (no weekday does) changes the
-    sentences or their order, so the variants of a split pair up row by row.
+    The splits share no sentence, whatever their seeds. No (aspect, opinion word) pair of ``test`` occurs in ``train``
+    and ``validation``, although its aspect and its word do. ``shortcut`` is the share of reviews whose weekday agrees
+    with the label; in a ``challenge`` none agrees. Neither changes the sentences or their order, so the variants of a
+    split correspond row by row.
     """
     _check(n, split, shortcut, challenge)
     return _reviews(_drafts(n, seed, split), seed, split, 0.0 if challenge else shortcut)
@@ -90,7 +90,7 @@ def make_corpus(
 def write_corpus(corpus: Mapping[str, Sequence[Review]], folder: str | Path) -> None:
     """Write ``<split>.jsonl`` for each split: an ordinary data folder, with the spans as two more columns.
 
-    To train on the shortcut, write ``{"train": corpus["train_shortcut"], ...}`` into a folder of its own.
+    To train on the shortcut, write ``{"train": corpus["train_shortcut"], ...}`` into another folder.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -101,7 +101,7 @@ def write_corpus(corpus: Mapping[str, Sequence[Review]], folder: str | Path) -> 
 
 
 def other_reviews(corpus: Mapping[str, Sequence[Review]], folder: Path) -> Path | None:
-    """A file in ``folder`` that has other reviews of its split than ``corpus``, such as of another size or seed."""
+    """A file in ``folder`` whose reviews differ from those of ``corpus``, for example in size or seed; or None."""
     files = {folder / f"{split}.jsonl": reviews for split, reviews in corpus.items()}
     return next(
         (file for file, reviews in files.items() if file.exists() and file.read_bytes() != _content(reviews)),
@@ -138,9 +138,9 @@ def _drafts(n: int, seed: int, split: str) -> list[list[Draft]]:
 
 def _reviews(drafts: list[list[Draft]], seed: int, split: str, rate: float | None) -> list[Review]:
     reviews = []
-    for label, own in enumerate(drafts):
-        words = _shortcut_words(Random(f"{seed}/{split}/{label}/words"), len(own), label, rate)
-        reviews += [_render(draft, word, label) for draft, word in zip(own, words, strict=True)]
+    for label, of_label in enumerate(drafts):
+        words = _shortcut_words(Random(f"{seed}/{split}/{label}/words"), len(of_label), label, rate)
+        reviews += [_render(draft, word, label) for draft, word in zip(of_label, words, strict=True)]
     Random(f"{seed}/{split}/order").shuffle(reviews)
     return reviews
 
@@ -176,7 +176,7 @@ def _belongs(draft: Draft, split: str) -> bool:
 
 
 def _shortcut_words(rng: Random, count: int, label: int, rate: float | None) -> list[str]:
-    """The weekdays of one label's reviews: at an exact rate, or without one each day equally often."""
+    """The weekdays of one label's reviews: at an exact rate; without a rate each day equally often."""
     others = [word for index, word in enumerate(SHORTCUT_WORDS) if index != label]
     if rate is None:
         words = [SHORTCUT_WORDS[(label + index) % len(SHORTCUT_WORDS)] for index in range(count)]
@@ -188,7 +188,7 @@ def _shortcut_words(rng: Random, count: int, label: int, rate: float | None) -> 
 
 
 def _render(draft: Draft, word: str, label: int) -> Review:
-    """Put the shortcut word in its place, and turn the marks into character spans."""
+    """Insert the shortcut word, and convert the markup into character spans."""
     text, opened = "", 0
     rationale: list[tuple[int, int]] = []
     shortcut: list[tuple[int, int]] = []

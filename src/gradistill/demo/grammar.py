@@ -1,10 +1,10 @@
-"""The grammar of the demo corpus: its vocabulary, and how one review is put together.
+"""The grammar of the demo corpus: its vocabulary, and the templates of a review.
 
-A draft is a markup string: ``[...]`` stands around the words that decide the label (the rationale) and
-``<>`` holds the place of the shortcut word. So a template shows at a glance what decides in it.
+A draft is a markup string: ``[...]`` encloses the words that decide the label (the rationale), and ``<>`` is the place
+of the shortcut word.
 
-The label is the reviewer's **own** opinion of the **product**. What others said of it, and what the reviewer
-says of anything else, is there to mislead a reader who only counts words.
+The label is the reviewer's **own** opinion of the **product**. Opinions of others, and the reviewer's opinions of other
+things, are distractors for a model that only counts words.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ PRODUCTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class WordClass:
-    """Opinion words that fit the same templates; ``flipped`` templates turn the word's polarity round.
+    """Opinion words that fit the same templates. ``flipped`` templates reverse the polarity of a word.
 
-    ``negated`` ones do so to good words only: "not good" is a complaint, but "not bad" is hardly praise.
+    ``negated`` templates do so with positive words only: "not good" is a complaint, but "not bad" is hardly praise.
     """
 
     positive: tuple[str, ...]
@@ -175,7 +175,7 @@ HEDGES = (
     "I use this {p} only at weekends",
     "I bought this {p} on a whim",
 )
-# Joins that fit two like opinions as well as two unlike ones: the join must not give the label away.
+# Joins that fit two equal opinions and two opposite ones, so that the join does not reveal the label.
 NEUTRAL = ("{a}, and {b}", "{a}. {b}", "{a}; {b}", "{a}, while {b}")
 CONCEDING = ("{a}, but {b}", "although {a}, {b}", "while {a}, {b}", "{a}, yet {b}")
 COMPARING = (*CONCEDING, "{a}. However, {b}", "{a}. On the other hand, {b}")
@@ -192,7 +192,7 @@ FLIPPED = 0.45
 
 
 def held_out(aspect: str, word: str) -> bool:
-    """Whether the pair is kept for the test split. For every aspect, every fourth opinion word is."""
+    """Whether the pair is kept for the test split, as every fourth opinion word of an aspect is."""
     return (ASPECTS.index(aspect) + OPINIONS.index(word)) % 4 == 0
 
 
@@ -203,7 +203,7 @@ def _fitting(aspect: str, words: tuple[str, ...], unseen: bool) -> tuple[str, ..
 
 @dataclass
 class Writer:
-    """Writes one review about ``product``; with ``unseen`` every pair is a held-out one, without it none is."""
+    """Writes one review about ``product``. With ``unseen`` every pair is held out, without it none is."""
 
     rng: Random
     product: str
@@ -225,7 +225,7 @@ class Writer:
         return self.rng.sample(PRODUCTS[self.product], 2)
 
     def clause(self, aspect: str, positive: bool, subject: str = "") -> str:
-        """The reviewer's own opinion; which polarity its word has says nothing about which it means."""
+        """The reviewer's own opinion. The polarity of its word alone does not show the polarity of the opinion."""
         kind = self.rng.choices(CLASSES, weights=(4, 3, 2, 1))[0]
         flip = self.rng.random() < FLIPPED
         word = self.word(aspect, kind, positive != flip)
@@ -234,7 +234,7 @@ class Writer:
         return frame.format(s=subject or self.noun(aspect), i=self.rng.choice(kind.degrees), w=word)
 
     def opinion_then(self, aspect: str, own: bool, said: bool) -> str:
-        """What others said of an aspect (``said``), and the reviewer's ``own`` word on it, which decides."""
+        """An opinion of others on an aspect (``said``), and then the reviewer's ``own`` opinion, which decides."""
         kind = self.rng.choice((GRADABLE, STRONG))
         flip = self.rng.random() < FLIPPED
         word = self.word(aspect, kind, said != flip)
@@ -257,13 +257,13 @@ class Writer:
         )
 
     def extra(self) -> str:
-        """A sentence beside the point: a neutral fact, or an aside where it cannot contradict another one."""
+        """An irrelevant sentence: a neutral fact, or an aside if there is none yet that it could contradict."""
         if self.digressed or self.rng.random() < 0.4:
             return self.rng.choice(FACTS).format(p=self.product)
         return self.aside(self.rng.random() < 0.5, (*RIVALS, *ELSEWHERE))
 
     def verdict(self, positive: bool) -> str:
-        """One or two opinions of one polarity, in a shape that a mixed review could have as well."""
+        """One or two opinions of one polarity, in a form that mixed reviews have too."""
         first, second = self.aspects()
         if self.rng.random() < 0.15:
             first = self.product
@@ -273,12 +273,12 @@ class Writer:
             return self.rng.choice(NEUTRAL).format(**opinions)
         if form == "report":
             return self.opinion_then(first, positive, said=self.rng.random() < 0.35)
-        own = self.clause(first, positive)
+        opinion = self.clause(first, positive)
         if form == "compare":
-            return self.rng.choice(COMPARING).format(a=self.aside(not positive, RIVALS), b=own)
+            return self.rng.choice(COMPARING).format(a=self.aside(not positive, RIVALS), b=opinion)
         if form == "hedge":
-            return f"{self.rng.choice(HEDGES).format(p=self.product)}, but {own}"
-        return self.rng.choice(OPENERS) + own
+            return f"{self.rng.choice(HEDGES).format(p=self.product)}, but {opinion}"
+        return self.rng.choice(OPENERS) + opinion
 
     def mixed(self) -> str:
         """Two of the reviewer's own opinions, one for and one against, about two parts of the product."""

@@ -1,7 +1,7 @@
 """The demonstration: does a student learn a shortcut that its teacher does not use?
 
-A teacher learns clean reviews; two students are distilled from it on the same reviews with a neutral weekday that
-agrees with the label most of the time. On the challenge split the weekday always points elsewhere.
+A teacher is trained on clean reviews. Two students are distilled from it on the same reviews, in which a neutral
+weekday agrees with the label most of the time. On the challenge split the weekday always points to another label.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ logger = logging.getLogger(__name__)
 
 METHODS = ("kd", DEFAULT_METHOD)
 SEEN = ("teacher", *METHODS)
-"""Whose explanations are shown."""
+"""The models whose explanations are shown."""
 RATE = 0.9
 STUDENT_LAYERS = 3
 CORPUS = {"train": 1200, "validation": 400, "test": 400}
 STUDENT_EPOCHS, STUDENT_RATE = 8, 3e-4
 QUICK = 10
-"""By how much ``quick`` divides these sizes."""
+"""The divisor of these sizes with ``quick``."""
 
 
 def _is_demo(output: Path) -> bool:
-    """Whether an earlier version wrote the folder: by its figures, or its teacher's run."""
+    """Whether an earlier version wrote the folder: it holds ``demo.json``, or the run of the teacher."""
     try:
         return read_object(output / "demo.json").keys() >= {"seed", "shortcut_rate", "models"}
     except (OSError, ValueError):
@@ -69,7 +69,7 @@ DEMO = FolderKind("demo", _is_demo)
 
 @dataclass(frozen=True)
 class Unseen:
-    """The rows that models are measured on, encoded alike: the clean ones and the challenge."""
+    """The encoded rows on which models are measured: the clean ones and the challenge."""
 
     tokenizer: PreTrainedTokenizerBase
     rows: Mapping[str, Any]
@@ -78,19 +78,19 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of one model: over reviews with an interval each, and its size and speed."""
+    """The figures of one model: estimates over reviews with their intervals, size and speed."""
 
     over_reviews: Mapping[str, Estimate]
     parameters: int
     milliseconds: float
     response: Mapping[str, Any] | None = None
-    """Response loyalty with its floor, as the run measured it on validation rows; a teacher has none."""
+    """Response loyalty with its floor, from the run's validation rows; None for the teacher."""
 
 
 def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
-    """Fine-tune, distil twice, measure; returns the table and one challenge review as each model sees it.
+    """Fine-tune, distil twice, measure. Returns the table, and each model's explanation of one challenge review.
 
-    Finished runs in ``output`` are used again and an unfinished one goes on, if seed and size are the same.
+    Finished runs in ``output`` are reused, and an unfinished one resumes, if seed and size are the same.
     """
     packaged_model()  # a missing extra is refused before any work
     with held(output, DEMO):
@@ -132,17 +132,17 @@ def _demo(output: Path, seed: int, quick: bool) -> RenderableType:
         )
     unseen = unseen_rows(models["teacher"], clean, corpus)
     measured: dict[str, Figures] = {}
-    taught: Mapping[str, Predictions] = {}
+    teacher_predictions: Mapping[str, Predictions] = {}
     with progress_bars() as progress:
         for name, folder in progress.track(models.items(), description="measuring"):
-            measured[name], predictions = measured_model(folder, taught, unseen)
-            taught = taught or predictions  # the teacher comes first
+            measured[name], predictions = measured_model(folder, teacher_predictions, unseen)
+            teacher_predictions = teacher_predictions or predictions  # the teacher comes first
     _write(output / "demo.json", measured, seed)
     return Group(_table(measured, seed), Text(), _seen(models, unseen.reviews["challenge"][0].text))
 
 
 def _refuse_other_reviews(splits: Mapping[str, Sequence[Review]], folder: Path) -> None:
-    """Models that learned these would be measured as if they had learned those of this call."""
+    """Raise RecipeError if the folder holds other reviews, on which its models were trained."""
     other = other_reviews(splits, folder)
     if other is not None:
         raise _of_another(
@@ -152,7 +152,7 @@ def _refuse_other_reviews(splits: Mapping[str, Sequence[Review]], folder: Path) 
 
 
 def _of_another(what: str) -> RecipeError:
-    """The refusal of a folder of another demonstration."""
+    """The error for a folder of another demonstration."""
     return RecipeError(
         what, expected="a new folder, or one of the same demonstration", remedy="choose another --output"
     )
@@ -166,7 +166,7 @@ def _recipe(method: str, seed: int, *changes: str) -> Recipe:
 
 
 def _has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16, which takes half the time; others only imitate it, slowly."""
+    """Whether this processor multiplies in bfloat16, which halves the time; others emulate it slowly."""
     if torch.accelerator.is_available():
         return False
     known = getattr(torch.cpu, "get_capabilities", dict)()  # not in every version of torch
@@ -178,8 +178,8 @@ def corpus_choice(folder: Path) -> DataChoice:
 
 
 def _once(folder: Path, recipe: Recipe, reviews: int, run: Callable[[Path], object]) -> Path:
-    """A run of this recipe on so many reviews: the one that stands there finished, or a new one (which refuses any
-    other recipe)."""
+    """The folder of a run of this recipe on ``reviews`` reviews: a finished one, or a new one (which refuses another
+    recipe)."""
     if not finished_run(folder, recipe):
         run(folder)
     elif (trained := record_of(folder)["data"]["rows"]["train"]) != reviews:
@@ -206,7 +206,8 @@ def unseen_rows(teacher: Path, clean: Path, corpus: Mapping[str, Sequence[Review
 def measured_model(
     folder: Path, taught: Mapping[str, Predictions], unseen: Unseen
 ) -> tuple[Figures, Mapping[str, Predictions]]:
-    """The figures and the predictions, split by split, of a student; or of the teacher, where nothing is taught yet."""
+    """A model's figures, and its predictions by split. ``taught`` are the teacher's predictions, empty for the teacher
+    itself."""
     model, _ = load_classifier(folder)
     collate = Collator(unseen.tokenizer)
     predictions = {
@@ -238,7 +239,7 @@ def measured_model(
 def shortcut_shares(
     predictions: Predictions, reviews: Sequence[Review], tokenizer: PreTrainedTokenizerBase
 ) -> np.ndarray:
-    """For each review the share of the attribution that falls on tokens which overlap the shortcut's characters."""
+    """For each review, the share of the attribution on tokens that overlap the shortcut's characters."""
     shares = []
     for scores, review in zip(predictions.maps, reviews, strict=True):
         encoding: Any = tokenizer(review.text, add_special_tokens=False, return_offsets_mapping=True)
@@ -263,7 +264,7 @@ def _milliseconds(model: torch.nn.Module, unseen: Unseen, collate: Collator, row
 
 
 def _write(file: Path, measured: Mapping[str, Figures], seed: int) -> None:
-    """The table with its intervals, for whoever reads on."""
+    """Write the table with its intervals as JSON."""
     models = {
         name: {
             **{key: estimate.as_dict() for key, estimate in figures.over_reviews.items()},
@@ -294,11 +295,11 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
     ]
     n = measured["teacher"].over_reviews["accuracy"].n
     note = (
-        f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals stand in demo.json. acc. and label "
+        f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals are in demo.json. acc. and label "
         "loyalty: clean reviews. chall.: accuracy on the same reviews with the weekday "
         f"of another label; weekday and label agreed in {RATE:.0%} of the students' training rows, and never for "
         "the teacher. short.: share of the attribution (gradient × input, teacher's label) that the challenge's "
-        "weekday takes. resp.: response loyalty on validation rows, floor: that of the untrained student. ms: one "
+        "weekday takes. resp.: response loyalty on validation rows, floor: the untrained student's. ms: one "
         "text at a time."
     )
     if trained := trained_note(figures.response for figures in measured.values()):
@@ -307,7 +308,7 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
 
 
 def _seen(models: Mapping[str, Path], text: str) -> RenderableType:
-    """One challenge review, as each model explains its own prediction."""
+    """One challenge review, with each model's explanation of its own prediction."""
     parts: list[RenderableType] = [
         Text("One challenge review, and the words that each prediction rests on", "bold")
     ]
@@ -317,8 +318,6 @@ def _seen(models: Mapping[str, Path], text: str) -> RenderableType:
             Text(f"\n{name} predicts {explanation.label}"),
             heat_map(explanation.words, [text], toward=explanation.label),
         ]
-    parts.append(
-        Text(f'\nAsk for any other: gradistill explain --model {models[SEEN[-1]]} "a text of yours"')
-    )
+    parts.append(Text(f'\nFor another text: gradistill explain --model {models[SEEN[-1]]} "a text of yours"'))
     parts.append(Text("\nNow with your own file:\n  gradistill init my_rows.csv\n  gradistill run"))
     return Group(*parts)

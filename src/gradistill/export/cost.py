@@ -1,9 +1,9 @@
-"""What models cost to run: bytes, parameters, latency, throughput. All models in one run, one after the other.
+"""Costs of models: bytes, parameters, latency, throughput. All models are measured in one run, in turns.
 
-Every batch is predicted by each model in turn, in an order that moves on by one each time, so whatever slows the
-machine for a while slows all of them. Times are per batch of rows as the data have them. ``times`` is the median over
-batches of the ratio of two models' times for the same rows: a busy machine changes it less than seconds. With more
-processes than cores it still flatters fast models, whose short predictions end between two interruptions.
+Each batch is predicted by every model in turn, and the order rotates by one each time. A slow phase of the machine thus
+slows all models. Times are per batch of rows of the data. ``times`` is the median over batches of the ratio of two
+models' times for the same rows, which depends less on other load than seconds do. With more processes than cores it
+still favours fast models, whose short predictions end between two interruptions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 Columns = Mapping[str, np.ndarray]
 
 SINGLE, BATCH = 1, 32
-"""Rows at once for latency, and for throughput."""
+"""Rows a batch: for latency, and for throughput."""
 
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model and the batches that it reads, by their number of rows; ``runner`` makes what predicts a batch with so
-    many threads."""
+    """A model and its batches, by their number of rows. ``runner`` takes a number of threads, and returns a function
+    that predicts a batch."""
 
     name: str
     runner: Callable[[int], Callable[[Columns], object]]
@@ -44,7 +44,7 @@ class TimedModel:
 
 
 def torch_runner(model: PreTrainedModel) -> Callable[[int], Callable[[Columns], object]]:
-    """Predict with a PyTorch classifier on the CPU; torch has as many threads as ``timed`` sets."""
+    """The ``runner`` of a PyTorch classifier on the CPU; ``timed`` sets torch's number of threads."""
 
     def runner(_: int) -> Callable[[Columns], object]:
         return lambda columns: (
@@ -55,7 +55,7 @@ def torch_runner(model: PreTrainedModel) -> Callable[[int], Callable[[Columns], 
 
 
 def onnx_runner(file: Path) -> Callable[[int], Callable[[Columns], object]]:
-    """Predict with an ONNX file, in a session of so many threads."""
+    """The ``runner`` of an ONNX file, in a session with the given number of threads."""
 
     def runner(threads: int) -> Callable[[Columns], object]:
         session = onnx_session(file, threads)
@@ -66,17 +66,17 @@ def onnx_runner(file: Path) -> Callable[[int], Callable[[Columns], object]]:
 
 
 def core_counts() -> tuple[int, ...]:
-    """One core, and all that this process may use."""
+    """One core, and the number of cores that this process may use."""
     every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return (1, every) if every > 1 else (1,)
 
 
 def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any]]:
-    """Latency and throughput of each model with so many threads, by its name.
+    """Latency and throughput of each model with ``threads`` threads, by name.
 
-    Returns ``p50_ms`` and ``p95_ms`` of single rows, ``rows_per_s`` in batches of 32 (of the median batch), and
-    ``times`` and ``times_batch``: how many times as fast as the first model it is, on single rows and in batches; and
-    ``busy_cores``: how many cores other processes kept busy meanwhile.
+    Returns ``p50_ms`` and ``p95_ms`` of single rows, and ``rows_per_s`` in batches of 32 (of the median batch).
+    ``times`` and ``times_batch`` are the speed relative to the first model, on single rows and in batches.
+    ``busy_cores`` is the number of cores that other processes kept busy meanwhile.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -88,11 +88,11 @@ def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any
             busy = round(others.cores(), 2)
     finally:
         torch.set_num_threads(before)
-    found = {}
+    figures = {}
     for k, model in enumerate(models):
         single, batch = seconds[SINGLE][k], seconds[BATCH][k]
         rows = np.array([len(columns["input_ids"]) for columns in model.batches[BATCH]])
-        found[model.name] = {
+        figures[model.name] = {
             "p50_ms": float(np.quantile(single, 0.5)) * 1e3,
             "p95_ms": float(np.quantile(single, 0.95)) * 1e3,
             "rows_per_s": float(np.median(rows / batch)),
@@ -100,11 +100,11 @@ def timed(models: Sequence[TimedModel], threads: int) -> dict[str, dict[str, Any
             "times_batch": float(np.median(seconds[BATCH][0] / batch)),
             "busy_cores": busy,
         }
-    return found
+    return figures
 
 
 def _alternating(models: Sequence[TimedModel], runners: Sequence[Callable], size: int) -> np.ndarray:
-    """Seconds by model and batch; every model predicts its first batch once before, without a clock."""
+    """Seconds by model and batch. Every model first predicts one batch that is not timed."""
     count = len(models[0].batches[size])
     seconds, line = np.zeros((len(models), count)), perf_counter()
     for model, run in zip(models, runners, strict=True):
@@ -123,7 +123,7 @@ def _alternating(models: Sequence[TimedModel], runners: Sequence[Callable], size
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
-    """``parameters`` of a model, and how many of them stand in ``embeddings``: tables that are looked up."""
+    """The number of ``parameters`` of a model, and of those in ``embeddings`` (lookup tables)."""
     tables = {id(part.weight): part.weight for part in model.modules() if isinstance(part, nn.Embedding)}
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -132,7 +132,7 @@ def parameter_counts(model: nn.Module) -> dict[str, int]:
 
 
 def file_bytes(model: Path) -> int:
-    """Bytes of an ``.onnx`` file with the weights beside it, or of the safetensors of a folder."""
+    """Bytes of an ``.onnx`` file with its external weights, or of the safetensors files in a folder."""
     if model.suffix == ".onnx":
         return sum(path.stat().st_size for path in graph_files(model))
     return sum(path.stat().st_size for path in model.glob("*.safetensors"))

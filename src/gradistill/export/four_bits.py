@@ -1,11 +1,11 @@
-"""An embedding table in four bits a value, and in eight for the tokens that matter most: the frequent ones.
+"""An embedding table in four bits a value, and in eight bits for frequent tokens.
 
-A row is a scale times numbers from −7 to 7. The scale is the one of a few candidates with the least squared error, as
-the largest value alone would make it too coarse. What rounding leaves of the rows of frequent tokens has a second digit
-of four bits and a scale of its own, so these rows are as exact as in eight bits.
+A row is a scale times integers from −7 to 7. Of a few candidate scales the one with the least squared error is taken: a
+scale from the largest value alone would be too coarse. For rows of frequent tokens, the rounding error is stored as a
+second four-bit digit with its own scale, so these rows are as exact as in eight bits.
 
-Only plain ONNX operators of opset 18 are used: two numbers share a byte, the first half of a row in the low bits, and
-``BitwiseAnd`` and ``BitShift`` take them apart.
+Only plain ONNX operators of opset 18 are used. Two numbers share a byte, the first half of a row in the low bits;
+``BitwiseAnd`` and ``BitShift`` separate them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SHARES = np.linspace(0.5, 1, 11, dtype=np.float32)
 
 
 def is_token_table(node: Any, width: int) -> bool:
-    """Whether a node looks tokens up in a table of this width that can have four bits a value."""
+    """Whether a node looks up token ids in a table whose width allows four bits a value."""
     return node.input[1] == "input_ids" and width % 2 == 0
 
 
 def packed_rows(
     table: Float[np.ndarray, "row width"],
 ) -> tuple[UInt8[np.ndarray, "row half"], Float[np.ndarray, "row 1"]]:
-    """The rows of a table in four bits a value, two in a byte, and the scale of each row.
+    """The rows of a table in four bits a value, two values a byte, and the scale of each row.
 
     Example: ``packed_rows(np.array([[7.0, -7.0]], np.float32))[0].tolist() == [[31]]``
     """
@@ -51,7 +51,7 @@ def packed_rows(
 def unpacked_rows(
     packed: UInt8[np.ndarray, "row half"], scales: np.ndarray
 ) -> Float[np.ndarray, "row width"]:
-    """The table that ``packed_rows`` stands for."""
+    """The table that ``packed_rows`` encodes."""
     codes = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32) - MIDDLE
     return codes * scales
 
@@ -59,7 +59,7 @@ def unpacked_rows(
 def lookup_nodes(
     graph: Any, node: Any, table: Float[np.ndarray, "row width"], frequent: Sequence[int]
 ) -> list[Any]:
-    """The nodes that look rows up in the place of ``node``, a ``Gather``; what they read is added to the graph."""
+    """The nodes that replace the lookup ``node``, a ``Gather``. Their tables are added to the graph."""
     onnx = import_module("onnx")
     make, name, out = onnx.helper.make_node, node.name, node.output[0]
 
@@ -94,7 +94,7 @@ def lookup_nodes(
     rest = table[chosen] - unpacked_rows(*packed_rows(table[chosen]))
     places = np.zeros(len(table), np.uint16)
     places[chosen] = np.arange(1, len(chosen) + 1)
-    rest = np.concatenate([np.zeros((1, table.shape[1]), np.float32), rest])  # of all other tokens
+    rest = np.concatenate([np.zeros((1, table.shape[1]), np.float32), rest])  # row 0: all other tokens
     return [
         *digit(table, ids, f"{out}_one", "first"),
         make("Gather", [stored(places, "_places"), ids], [f"{out}_short"], name=f"{name}_place", axis=0),

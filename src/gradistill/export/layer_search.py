@@ -1,8 +1,8 @@
-"""Which layers INT8 costs most, and the INT8 model that keeps the fewest of them in float.
+"""Find the layers that are most sensitive to INT8, and write the INT8 model with the fewest layers in float.
 
-Each layer is kept in float in turn, and the mean absolute difference of the logits to those of the unquantised student
-is measured on a sample. Layers are ordered by what that saves. Then the first one, two, four … of them are kept in
-float together, until the loyalty of all rows reaches the limit.
+Each layer is kept in float in turn, and the mean absolute difference of the logits to the unquantised student's is
+measured on a sample. Layers are ordered by the reduction of that difference. Then the first one, two, four … layers are
+kept in float together, until the loyalty on all rows reaches the limit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from gradistill.export.quantization import PLAIN, Quantization, quantize, quanti
 logger = logging.getLogger(__name__)
 
 Measured = Callable[[Path], float]
-"""A figure of the INT8 model in a file."""
+"""A function that measures a figure of the INT8 model in a file."""
 
 
 @dataclass(frozen=True)
 class QuantizedModel:
-    """An INT8 file, its loyalty, and what is in float in it. ``tried`` holds what each layer alone saves, ``before``
-    loyalty and bytes with all layers in INT8."""
+    """An INT8 file, its loyalty, and its layers in float. ``tried`` has the reduction of the difference by each layer
+    alone, and ``before`` has loyalty and bytes with all layers in INT8."""
 
     file: Path
     loyalty: float
@@ -57,10 +57,10 @@ def quantized_within(
     Parameters:
         ``source``: the ONNX file in float32.
         ``target``: the file to write.
-        ``loyalty``: of a file to the unquantised student, on all rows; 1 is complete.
-        ``difference``: of a file's logits to the student's, on a sample of rows.
-        ``least``: the limit. Where no choice of layers reaches it, all of them are in float.
-        ``how``: the graph is quantised. Embeddings in four bits have eight, where loyalty is below the limit with four.
+        ``loyalty``: measures the loyalty of a file to the unquantised student, on all rows; 1 is complete.
+        ``difference``: measures the difference of a file's logits to the student's, on a sample of rows.
+        ``least``: the limit. If no choice of layers reaches it, all of them are in float.
+        ``how``: how the graph is quantised. Embeddings in four bits get eight if loyalty is below the limit with four.
 
     Example: ``quantized_within(file, Path("model_quantized.onnx"), loyalty, difference, 0.98).in_float``
     """
@@ -68,7 +68,7 @@ def quantized_within(
     first = loyalty(target)
     if first < least and how.frequent is not None:
         logger.info(
-            f"INT8: loyalty to the student {first:.3f} with embeddings in four bits, so they have eight"
+            f"INT8: loyalty to the student {first:.3f} with embeddings in four bits, so they get eight"
         )
         how = replace(how, frequent=None)
         quantize(source, target, how=how)

@@ -20,7 +20,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.is_fast:
         raise ModelError(
             f"{type(tokenizer).__name__} is a slow tokenizer: it cannot be written as {TOKENIZER}",
-            expected=f"a fast tokenizer: what runs an ONNX model without transformers reads {TOKENIZER}",
+            expected=f"a fast tokenizer: programs that run an ONNX model without transformers read {TOKENIZER}",
             remedy=f"save the student with its {TOKENIZER}",
         )
 
@@ -31,8 +31,8 @@ def write_model_files(
     """Write ``config.json`` with the labels, ``tokenizer.json``, ``tokenizer_config.json`` and
     ``special_tokens_map.json``.
 
-    ``max_length`` becomes the tokenizer's ``model_max_length``, so whoever truncates cuts as in training. The tokenizer
-    is changed.
+    ``max_length`` becomes the tokenizer's ``model_max_length``, so that truncation is as in training. The tokenizer is
+    changed.
     """
     config: Any = model.config
     config.id2label = label_names(model)
@@ -43,7 +43,7 @@ def write_model_files(
         inner.no_truncation()
         inner.no_padding()
     tokenizer.save_pretrained(folder)
-    # transformers 5 keeps these in tokenizer_config.json alone; transformers.js and older versions look for the file.
+    # transformers 5 keeps these in tokenizer_config.json only; transformers.js and older versions read this file.
     special = {
         name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)
     }

@@ -1,9 +1,9 @@
 """A PyTorch classifier as an ONNX graph: token ids in, logits out, any number of rows and tokens.
 
-``torch.onnx.export(dynamo=True)`` traces the model with ``torch.export``. What it writes is made fit to be published:
-nodes are called by the module that they come from, and stack traces, which hold paths of this machine, are left out.
-Attention is traced in its plain form (``eager``): onnxruntime runs it about a tenth faster than what torch makes of
-``sdpa``, and parity is checked against the model as it is.
+``torch.onnx.export(dynamo=True)`` traces the model with ``torch.export``. The graph is then prepared for publication:
+nodes are named by their modules, and stack traces, which hold paths of this machine, are removed. Attention is traced
+in its plain form (``eager``): onnxruntime runs it about a tenth faster than torch's translation of ``sdpa``. Parity is
+checked against the model with its own attention.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from gradistill.errors import ModelError
 from gradistill.models.attention import second_order_attention
 
 OPSET = 18
-"""Of the graph: the lowest that torch writes without conversion, so the one that most runtimes read."""
+"""The opset of the graph: the lowest that torch writes without conversion, so most runtimes can read it."""
 
 OUTPUT = "logits"
 AXES = {0: "batch", 1: "sequence"}
 
 LARGEST = 1_900_000_000
-"""Bytes of weights beyond which they lie in a file of their own: protobuf ends at 2 GiB."""
+"""Bytes of weights above which they are written into a separate file: protobuf ends at 2 GiB."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _OF_WRAPPER = "model."
 
 
 class _LogitsOnly(nn.Module):
-    """A classifier with its inputs in a fixed order, and nothing but logits behind it."""
+    """A classifier with its inputs in a fixed order, and logits as its only output."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _LogitsOnly(nn.Module):
 
 
 def input_names(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The inputs of the graph: those that the tokenizer makes and the model reads."""
+    """The inputs of the graph: the tokenizer's outputs that the model reads."""
     read = signature(model.forward).parameters
     types = "token_type_ids"
     return (
@@ -67,9 +67,9 @@ def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file:
     """Write a classifier as an ONNX file with dynamic axes ``batch`` and ``sequence``.
 
     Parameters:
-        ``model``: a sequence classifier on the CPU, in eval mode; it is traced, and stays as it is.
-        ``tokenizer``: its own: it decides which inputs the graph has.
-        ``file``: the file to write. Weights beyond ``LARGEST`` bytes are put beside it, as ``NAME_data``.
+        ``model``: a sequence classifier on the CPU, in eval mode; it is traced, and not changed.
+        ``tokenizer``: the model's tokenizer, which decides the inputs of the graph.
+        ``file``: the file to write. Weights above ``LARGEST`` bytes are written next to it, as ``NAME_data``.
 
     Returns opset, inputs and output. Raises ModelError for a model that cannot be exported, with the reason.
 
@@ -101,12 +101,12 @@ def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file:
 
 
 def load_graph(file: Path) -> Any:
-    """The ``onnx.ModelProto`` in a file, with weights that lie beside it."""
+    """The ``onnx.ModelProto`` in a file, with external weights."""
     return import_module("onnx").load(str(file))
 
 
 def save_graph(graph: Any, file: Path, *, large: bool) -> None:
-    """Write a graph; the weights of a ``large`` one go into a second file, called as transformers.js expects."""
+    """Write a graph. The weights of a ``large`` one go into a second file, named as transformers.js expects."""
     more = {"save_as_external_data": True, "location": f"{file.name}_data"} if large else {}
     import_module("onnx").save(graph, str(file), **more)
 
@@ -118,7 +118,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No warnings and log lines of the exporters: what matters of them is checked here."""
+    """Hide warnings and log lines of the exporters: the results that matter are checked here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -131,7 +131,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def _without_cache(model: PreTrainedModel) -> Iterator[None]:
-    """Decoders return keys and values for the next token unless a flag turns that off."""
+    """Switch off ``use_cache``, with which decoders return keys and values for the next token."""
     before = getattr(model.config, "use_cache", None)
     if before is None:
         yield
@@ -144,7 +144,7 @@ def _without_cache(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _example(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Tensor]:
-    """Two rows of different length: sizes of 1 would be taken for constants."""
+    """Example inputs: two rows of different length, because the exporter treats sizes of 1 as constants."""
     padding = int(model.config.pad_token_id or 0)
     ids = torch.arange(18).reshape(2, 9) % 7 + 1
     ids[ids == padding] += 7
@@ -155,7 +155,7 @@ def _example(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _fixed_axes(graph: Any, names: Sequence[str]) -> str:
-    """What of the inputs has one size only; nothing where both axes are free."""
+    """The input axes that the exporter fixed to one size, in words; blank if both axes are dynamic."""
     shapes = {given.name: given.type.tensor_type.shape.dim for given in graph.graph.input}
     axes = [axis for k, axis in AXES.items() if not shapes[names[0]][k].dim_param]
     return " and ".join(
@@ -164,7 +164,7 @@ def _fixed_axes(graph: Any, names: Sequence[str]) -> str:
 
 
 def _publishable(graph: Any) -> None:
-    """Name nodes by their modules, and leave out all that only debugging reads."""
+    """Name nodes by their modules, and remove debug data."""
     taken: dict[str, int] = {}
     for node in graph.graph.node:
         if node.op_type in ("MatMul", "Gemm", "Gather") and (name := _module_of(node)):
@@ -181,7 +181,7 @@ def _publishable(graph: Any) -> None:
 
 
 def _module_of(node: Any) -> str:
-    """The module that a node comes from, as ``named_modules`` calls it."""
+    """The module that a node comes from, by its name in ``named_modules``."""
     scopes = next((part.value for part in node.metadata_props if part.key == _SCOPES), "[]")
     try:
         modules = [str(scope) for scope in ast.literal_eval(scopes)][:-1]
@@ -191,14 +191,14 @@ def _module_of(node: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The most specific line of what caused the exporter's error."""
+    """The most specific line of the cause of the exporter's error."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     lines = [line.strip(" -") for line in str(cause).splitlines() if line.strip(" -")]
     specific = [
         line for line in lines if "static shape" in line
-    ] or lines  # what torch.export found to be a constant
+    ] or lines  # torch.export has found an axis to be constant
     return specific[0] if specific else type(cause).__name__
 
 

@@ -1,4 +1,4 @@
-"""The packages that an export needs, which gradistill does not install by itself."""
+"""The packages that an export needs, which are not installed with gradistill by default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def check_packages() -> None:
-    """Raise ModelError where a package that an export needs is not installed."""
+    """Raise ModelError if a package that an export needs is not installed."""
     missing = [name for name in PACKAGES if not _installed(name)]
     if missing:
         raise ModelError(
@@ -24,5 +24,5 @@ def check_packages() -> None:
 def _installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ValueError:  # a module that was taken out of sys.modules
+    except ValueError:  # the module was removed from sys.modules
         return False

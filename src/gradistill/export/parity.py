@@ -1,9 +1,9 @@
-"""Whether an ONNX model computes what its PyTorch model computes: on made token ids, and on rows of the data.
+"""Check that an ONNX model computes the same logits as its PyTorch model, on generated token ids and rows of the data.
 
-The tolerance is 1e-4 for logits up to 1 in size, and 1e-4 of the largest logit of the row beyond: float32 has seven
-digits, however large the number. Labels must be equal, but where two logits of the PyTorch model are nearer to each
-other than twice the tolerance: rounding decides there. Where a row may have several labels, the tolerance alone sees to
-that: a logit that is further than it from the threshold of its label stays on its side.
+The tolerance is 1e-4 for rows whose logits are at most 1 in size, and else 1e-4 of the row's largest logit: float32 has
+seven digits, whatever the size. Labels must be equal unless the two largest logits of the PyTorch model differ by less
+than twice the tolerance, where rounding decides. Multi-label classifiers need no such check: a logit further from its
+threshold than the tolerance stays on its side.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Logits = Float[np.ndarray, "row label"]
 def made_batches(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, names: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Random token ids as batches, by what is special in them: one token, one row of full length, a padded batch, and
-    pairs where the model has token types."""
+    """Batches of random token ids, by name: one token, one row of full length, a padded batch, and pairs if the model
+    has token types."""
     draw = np.random.default_rng(0)
     shapes = {
         "one token": (1, 1),
@@ -43,7 +43,7 @@ def made_batches(
     table: Any = model.get_input_embeddings()
     vocabulary = table.weight.shape[0]
     usable = np.setdiff1d(np.arange(min(vocabulary, len(tokenizer))), tokenizer.all_special_ids)
-    found = {}
+    batches = {}
     for name, (rows, tokens) in shapes.items():
         ids = draw.choice(usable, (rows, tokens))
         lengths = np.maximum(tokens - np.arange(rows) * tokens // rows, 1)
@@ -56,8 +56,8 @@ def made_batches(
             "attention_mask": mask,
             "token_type_ids": types,
         }
-        found[name] = {column: every[column].astype(np.int64) for column in names}
-    return found
+        batches[name] = {column: every[column].astype(np.int64) for column in names}
+    return batches
 
 
 def torch_logits(model: PreTrainedModel, columns: Columns) -> Logits:
@@ -69,27 +69,27 @@ def torch_logits(model: PreTrainedModel, columns: Columns) -> Logits:
 def check_batches(
     model: PreTrainedModel, run: Callable[[Columns], Logits], batches: Mapping[str, Columns]
 ) -> dict[str, Any]:
-    """Compare both models on made batches; returns what ``compared`` does, of all together.
+    """Compare both models on generated batches; returns the same figures as ``compared``, over all batches.
 
-    Raises ModelError where they differ, or where the ONNX model fails.
+    Raises ModelError if the models differ, or if the ONNX model fails.
     """
-    found: dict[str, Any] = {"rows": 0, "largest_difference": 0.0}
+    totals: dict[str, Any] = {"rows": 0, "largest_difference": 0.0}
     for name, columns in batches.items():
         try:
             logits = run(columns)
         except Exception as error:
             raise _broken(f"it fails on {name}: {first_line(error)}") from error
         part = compared(logits, torch_logits(model, columns), name)
-        found["rows"] += part["rows"]
-        found["largest_difference"] = max(found["largest_difference"], part["largest_difference"])
-    return {"batches": list(batches), **found}
+        totals["rows"] += part["rows"]
+        totals["largest_difference"] = max(totals["largest_difference"], part["largest_difference"])
+    return {"batches": list(batches), **totals}
 
 
 def compared(onnx: np.ndarray, torch: np.ndarray, where: str, texts: Sequence[str] = ()) -> dict[str, Any]:
-    """How far two models' logits for the same rows differ: ``rows`` and ``largest_difference``.
+    """The difference of two models' logits for the same rows: ``rows`` and ``largest_difference``.
 
-    ``where`` is what an error calls the rows, and ``texts`` are theirs. Raises ModelError where a logit differs by more
-    than the tolerance, or a label differs.
+    ``where`` is the name of the rows in an error, and ``texts`` are their texts. Raises ModelError if a logit differs
+    by more than the tolerance, or if a label differs.
 
     Example: ``compared(onnx_logits, torch_logits, "the data")["largest_difference"] < 1e-4``
     """
@@ -122,6 +122,6 @@ def _shown(logits: np.ndarray) -> str:
 def _broken(what: str) -> ModelError:
     return ModelError(
         f"the ONNX model does not compute what the PyTorch model computes: {what}",
-        expected=f"logits within {TOLERANCE} (of the largest, where that is beyond 1), and the same labels",
+        expected=f"logits within {TOLERANCE} (of the largest logit, if that is above 1), and the same labels",
         remedy="no file was written; report the model family, or distil into a student of another one",
     )

@@ -1,9 +1,9 @@
-"""The largest resident set of a process that loads one model and predicts one batch. It is run as a program:
+"""Measure the largest resident set of a process that loads one model and predicts one batch. It runs as a program:
 
     python -m gradistill.export.peak_memory MODEL BATCH.npz THREADS
 
-``MODEL`` is a folder with PyTorch weights or an ``.onnx`` file. An ONNX model needs neither torch nor transformers, so
-none is loaded for it. The figure in MB is the last line.
+``MODEL`` is a folder with PyTorch weights or an ``.onnx`` file. For an ONNX model neither torch nor transformers is
+imported. The last line of the output is the figure in MB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gradistill.printing import write
 
 
 def peak_memory_mb(model: Path, columns: Mapping[str, np.ndarray], threads: int = 1) -> float | None:
-    """Peak memory in MB of a fresh process that loads ``model`` and predicts one batch; None where it fails.
+    """Peak memory in MB of a fresh process that loads ``model`` and predicts one batch; None if it fails.
 
     Example: ``peak_memory_mb(Path("export/onnx/model.onnx"), {"input_ids": ids, "attention_mask": mask})``
     """
@@ -55,16 +55,14 @@ def _predict_with_torch(folder: str, columns: dict[str, np.ndarray], threads: in
 
 
 def _peak_mb() -> float:
-    """``VmHWM`` of Linux, which is of this program alone; ``ru_maxrss`` also knows the process that started it."""
+    """Peak memory of this process in MB. Linux has it as ``VmHWM``; ``ru_maxrss`` also counts the parent process."""
     status = Path("/proc/self/status")
     if status.is_file() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
         return int(found[1]) * 1024 / 1e6
     import psutil
 
     memory = psutil.Process().memory_info()
-    return (
-        getattr(memory, "peak_wset", memory.rss) / 1e6
-    )  # the peak on Windows, what is held at the end on macOS
+    return getattr(memory, "peak_wset", memory.rss) / 1e6  # the peak on Windows, the current memory on macOS
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""An ONNX graph in INT8: weights in eight bits, activations quantised while it runs (dynamic quantisation), or
-by ranges that calibration rows gave (static quantisation).
+"""Quantise an ONNX graph to INT8: weights in eight bits, and activations while the graph runs (dynamic quantisation) or
+with ranges from calibration rows (static quantisation).
 
 Products with constant weights go through ``onnxruntime.quantization.quantize_dynamic``, one scale a channel. Its form
 for embeddings (``Gather``) has one scale for the whole table, which the longest vector sets. Here each row of a table
 has its own scale (absolute maximum / 127, no zero point): ``Gather`` of int8 rows, ``Cast``, ``Mul`` by the scale. That
-costs four bytes a row and uses plain ONNX operators only. The table of tokens may have four bits a value
+costs four bytes a row and uses plain ONNX operators only. The token embeddings may have four bits a value
 (``four_bits``).
 
 Attention scores (products of two activations) stay in float: ``MatMulConstBOnly``. Shape inference beforehand
@@ -26,17 +26,16 @@ from gradistill.export.four_bits import FLOAT, is_token_table, lookup_nodes
 from gradistill.export.onnx_export import LARGEST, load_graph, quiet_libraries, save_graph
 
 REDUCED_RANGE = True
-"""Weights of products have seven bits of the eight. Processors without VNNI add pairs of products in 16 bits, which
-eight would overflow: the same file would predict otherwise there (onnxruntime issue 5849)."""
+"""Weights of products use seven of the eight bits. Processors without VNNI add pairs of products in 16 bits, which
+eight bits would overflow: the same file would give other predictions there (onnxruntime issue 5849)."""
 
 
 @dataclass(frozen=True)
 class Quantization:
     """How a graph is quantised.
 
-    ``frequent``: the embeddings of tokens have four bits a value, but for the tokens of these ids, which have eight;
-    None: all have eight. ``calibration`` holds batches whose activations set the ranges of static quantisation (QDQ);
-    None: dynamic quantisation.
+    ``frequent``: ids of tokens whose embeddings have eight bits a value, while others have four; None: all have eight.
+    ``calibration``: batches whose activations set the ranges of static quantisation (QDQ); None: dynamic quantisation.
     """
 
     frequent: Sequence[int] | None = None
@@ -47,15 +46,16 @@ PLAIN = Quantization()
 
 
 def quantized_layers(file: Path) -> dict[str, int]:
-    """What ``quantize`` can put into INT8: the parameters of each node with constant weights, by its name."""
+    """The layers that ``quantize`` can put into INT8: the number of parameters of each node with constant weights, by
+    name."""
     graph = load_graph(file).graph
     sizes = {part.name: int(np.prod(part.dims)) for part in graph.initializer if part.data_type == FLOAT}
-    found = {}
+    parameters = {}
     for node in graph.node:
         weight = node.input[0] if _is_embedding(node, graph) else node.input[1] if _is_product(node) else ""
         if weight in sizes:
-            found[node.name] = sizes[weight]
-    return found
+            parameters[node.name] = sizes[weight]
+    return parameters
 
 
 def quantize(
@@ -100,7 +100,7 @@ def _is_product(node: Any) -> bool:
 
 
 def _is_embedding(node: Any, graph: Any) -> bool:
-    """Whether a node looks rows of a table of floats up."""
+    """Whether a node looks up rows of a float table."""
     axis = next((part.i for part in node.attribute if part.name == "axis"), 0)
     if node.op_type != "Gather" or axis != 0:
         return False
@@ -109,7 +109,7 @@ def _is_embedding(node: Any, graph: Any) -> bool:
 
 
 def _reader(runtime: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
-    """What onnxruntime asks for one batch after the other."""
+    """The calibration reader of onnxruntime, which returns one batch after the other."""
     left = iter(batches)
 
     class Reader(runtime.CalibrationDataReader):
@@ -120,7 +120,7 @@ def _reader(runtime: Any, batches: Sequence[Mapping[str, np.ndarray]]) -> Any:
 
 
 def _quantize_embeddings(graph: Any, in_float: Collection[str], frequent: Sequence[int] | None) -> None:
-    """Replace each lookup of a float table by that of rows in few bits and their scales."""
+    """Replace each lookup in a float table by lookups of quantised rows and their scales."""
     of_tokens = False
     onnx = import_module("onnx")
     make, tables = onnx.helper.make_node, dict[str, tuple[str, str]]()
@@ -172,8 +172,8 @@ def _add_rows(graph: Any, name: str, table: np.ndarray, from_array: Any) -> tupl
 
 
 def int8_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a table as int8 ``(row, width)`` and the scale of each ``(row, 1)``: their product is the table, to
-    half a scale. A row of zeros has the scale 1.
+    """The rows of a table as int8 ``(row, width)``, and the scale of each row ``(row, 1)``. Their product differs from
+    the table by at most half a scale. A row of zeros has the scale 1.
 
     Example: ``int8_rows(np.array([[1.0, -0.5]], np.float32))[0].tolist() == [[127, -64]]``
     """

@@ -1,11 +1,11 @@
-"""A classifier with the rows of its embedding matrix that some texts need, and a tokenizer without the other tokens.
+"""Trim the vocabulary of a classifier and its tokenizer to the tokens that occur in some texts.
 
-A WordPiece tokenizer takes the longest token of its vocabulary that fits, again and again. So without tokens that never
-occur in the texts it splits these texts as before: the tokens that were longest are still there. Other texts may be
-split into smaller pieces. Every single character stays, so no word becomes unknown that was known.
+A WordPiece tokenizer repeatedly takes the longest token of its vocabulary that fits. Without tokens that never occur in
+the texts it therefore splits these texts as before. Other texts may be split into smaller pieces. Single characters are
+kept, so that no known word becomes unknown.
 
-With a ``size`` other tokens stay too, those of low ids first: a vocabulary that was counted on texts is in the order of
-frequency. Placeholders such as ``[unused7]`` are the last.
+With a ``size`` further tokens are kept, those with low ids first: a vocabulary that was counted on texts is in the
+order of frequency. Placeholders such as ``[unused7]`` come last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from gradistill.errors import ModelError
 
 AT_ONCE = 2000
-"""Texts that are tokenized at a time."""
+"""The number of texts that are tokenized at a time."""
 
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
 
@@ -48,11 +48,11 @@ class TrimmedModel:
 def trim_vocabulary(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int | None = None
 ) -> TrimmedModel:
-    """A copy of a classifier without the tokens that neither occur in ``texts`` nor are single characters or special;
-    with a ``size`` other tokens fill the vocabulary up to so many.
+    """A copy of a classifier with only the tokens of ``texts``, single characters and special tokens. With a ``size``
+    the vocabulary is filled up with further tokens.
 
-    Raises ModelError for a tokenizer other than WordPiece, where the texts are not split as before, and where they need
-    more tokens than ``size``.
+    Raises ModelError for a tokenizer other than WordPiece, if the texts are not split as before, and if they need more
+    tokens than ``size``.
 
     Example: ``trim_vocabulary(model, tokenizer, training_texts).tokenizer``
     """
@@ -73,14 +73,14 @@ def trim_vocabulary(
 
 
 def _state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What ``tokenizer.json`` holds."""
+    """The content of ``tokenizer.json``. Raises ModelError for a tokenizer other than WordPiece."""
     inner: Any = getattr(tokenizer, "backend_tokenizer", None)
     state = json.loads(inner.to_str()) if inner is not None else {}
     kind = state.get("model", {}).get("type", type(tokenizer).__name__)
     if kind != "WordPiece":
         raise ModelError(
             f"the vocabulary of {type(tokenizer).__name__} ({kind}) cannot be trimmed",
-            expected="a WordPiece tokenizer, such as BERT's: what it does without a token is known",
+            expected="a WordPiece tokenizer, such as BERT's: its behaviour without a token is known",
             remedy="leave --trim-vocabulary out",
         )
     state["truncation"] = state["padding"] = None
@@ -90,7 +90,7 @@ def _state(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 def _kept(
     tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any], texts: Sequence[str], rows: int
 ) -> list[int]:
-    """The token ids that stay, in their order."""
+    """The ids of the tokens to keep, in order."""
     prefix = state["model"].get("continuing_subword_prefix") or ""
     kept = {part["id"] for part in state["added_tokens"]} | set(tokenizer.all_special_ids)
     kept |= {k for token, k in state["model"]["vocab"].items() if len(token.removeprefix(prefix)) == 1}
@@ -103,10 +103,10 @@ def _kept(
 
 
 def _filled(kept: Sequence[int], state: Mapping[str, Any], size: int, rows: int) -> list[int]:
-    """The token ids that stay, and others up to ``size``: of low ids first, placeholders last."""
+    """The ids to keep, filled up to ``size`` with others: low ids first, placeholders last."""
     if len(kept) > size:
         raise ModelError(
-            f"the texts need {len(kept):,} tokens, with single characters and special ones, and {size:,} were to stay",
+            f"the texts need {len(kept):,} tokens, with single characters and special ones, and the size is {size:,}",
             expected=f"a vocabulary of {len(kept):,} tokens or more",
             remedy="set a larger --vocabulary-size",
         )
@@ -118,7 +118,7 @@ def _filled(kept: Sequence[int], state: Mapping[str, Any], size: int, rows: int)
 
 
 def frequent_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int) -> list[int]:
-    """The ids of the tokens that occur most often in texts, special ones included; ``most`` of them at most.
+    """The ids of the ``most`` most frequent tokens in texts, special ones included.
 
     Example: ``frequent_tokens(tokenizer, ["a fine film"], 1000)``
     """
@@ -156,7 +156,7 @@ def _with_tokens(
     smaller["added_tokens"] = [
         part | {"id": new_ids[part["id"]]}
         for part in smaller["added_tokens"]
-        if part["id"] in new_ids  # one without a row in the model was of no use
+        if part["id"] in new_ids  # a token without a row in the model is removed
     ]
     _renumber(smaller.get("post_processor"), new_ids)
     with TemporaryDirectory(prefix="gradistill-") as folder:
@@ -165,9 +165,9 @@ def _with_tokens(
         (Path(folder) / "tokenizer.json").write_text(
             json.dumps(smaller, ensure_ascii=False), encoding="utf-8"
         )
-        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    found.name_or_path = tokenizer.name_or_path
-    return found
+        trimmed = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    trimmed.name_or_path = tokenizer.name_or_path
+    return trimmed
 
 
 def _renumber(processor: Any, new_ids: Mapping[int, int]) -> None:
@@ -186,12 +186,12 @@ def _renumber(processor: Any, new_ids: Mapping[int, int]) -> None:
 
 
 def _check_same(tokenizer: PreTrainedTokenizerBase, trimmed: TrimmedModel, texts: Sequence[str]) -> None:
-    """Raise ModelError where a text is split otherwise than before."""
+    """Raise ModelError if a text is not split as before."""
     for start in range(0, len(texts), AT_ONCE):
-        some = list(texts[start : start + AT_ONCE])
-        before: Any = tokenizer(some, truncation=False, verbose=False)["input_ids"]
-        after: Any = trimmed.tokenizer(some, truncation=False, verbose=False)["input_ids"]
-        for text, old, new in zip(some, before, after, strict=True):
+        part = list(texts[start : start + AT_ONCE])
+        before: Any = tokenizer(part, truncation=False, verbose=False)["input_ids"]
+        after: Any = trimmed.tokenizer(part, truncation=False, verbose=False)["input_ids"]
+        for text, old, new in zip(part, before, after, strict=True):
             if [trimmed.kept[k] for k in new] != old:
                 raise ModelError(
                     f"without the tokens that do not occur, {text[:60]!r} is split otherwise than before",

@@ -1,1 +1,1 @@
-"""What people see and ship: pages, tables, plots, terminal views and the model card."""
+"""Reports: pages, tables, plots, terminal output and the model card."""

@@ -22,9 +22,9 @@ from gradistill.report.run_summary import FLOOR, RANDOM_HEAD, audit_metrics, ver
 def audit_table(audit: Mapping[str, Any]) -> str:
     """The verdict with the checks that warn or fail, and a table with a row per figure and a column per student.
 
-    A cell reads ``value (low–high), n``, the interval being of 95 %, with ``floor`` and ``reference`` where there are
-    some; what is below its limit is marked. A note compares each student with the reference.
-    Text that comes in is escaped and names no folder of the machine.
+    A cell reads ``value (low–high), n``, with a 95 % interval, and ``floor`` and ``reference`` if there are any. Values
+    below their limits are marked. A note compares each student with the reference. Text from outside is escaped, and
+    local paths are reduced to their last part.
     """
     groups = figure_groups(audit)
     return markdown_template("audit.md.j2", cell=_cell).render(
@@ -45,7 +45,7 @@ def audit_table(audit: Mapping[str, Any]) -> str:
 
 
 def _notes(audit: Mapping[str, Any], groups: Sequence[Group]) -> list[str]:
-    """Of the figures: what their floor is, and how they compare with the reference."""
+    """Notes on the figures: the meaning of their floor, and each student's comparison with the reference."""
     floors = [cell.floor for group in groups for row in group.rows for cell in row.cells if cell]
     named = zip(student_names(audit), students_of(audit), strict=True)
     return [
@@ -55,7 +55,7 @@ def _notes(audit: Mapping[str, Any], groups: Sequence[Group]) -> list[str]:
 
 
 def _cell(cell: TableCell | None) -> Ready:
-    """Made of numbers alone, so nothing in it needs escaping."""
+    """A cell as Markdown. It holds only numbers, so nothing needs escaping."""
     if cell is None or cell.value is None:
         return Ready(NO_VALUE)
     text = cell.value + (f" ({cell.interval})" if cell.interval else "") + (f", n {cell.n}" if cell.n else "")

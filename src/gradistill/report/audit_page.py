@@ -1,7 +1,7 @@
-"""The page of an audit: one HTML file with all that it needs, to be opened, printed, sent and archived.
+"""The page of an audit: one self-contained HTML file, to be opened, printed, sent and archived.
 
-Text from outside is text on the page and never markup: the template escapes, examples come as JSON that the page's
-script puts into text nodes, and the page's own policy lets nothing run, load or be styled but what was put in here.
+Text from outside never becomes markup: the template escapes it, and examples are JSON that the page's script puts into
+text nodes. The page's content security policy allows only its own script and style sheet, and loads nothing.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ CASCADE = (("cascade", "With the student’s head and blocks random, from the to
 """Breakdowns: their key in a student of ``audit.json``, their title, and what their rows are."""
 
 CASCADE_FIGURES = ("kappa", "prediction", "response", "flips", "shapley", "saliency")
-"""Of the figures in a cascade those that are shown; all are in ``audit.json``."""
+"""The figures of a cascade that are shown; all are in ``audit.json``."""
 
 OUTPUTS = frozenset({"label", "exact_match", "kappa", "probability", "span", "prediction"})
-"""Figures of ``loyalty`` that compare outputs; the others compare reasons."""
+"""Figures of ``loyalty`` that compare outputs; the others compare attributions and responses."""
 OUTPUT_GROUPS = frozenset({"quality"})
 
 OPTIONAL_COLUMNS = ("floor", "gain", "reference")
-"""What only some figures have; a column that no figure fills is left out."""
+"""Columns that only some figures have; a column without a value is left out."""
 
 LONG = 12
-"""With more rows a table is folded on the screen: the page stays readable with 150 labels."""
+"""With more rows a table is folded on the screen, so that the page stays readable with 150 labels."""
 
 
 def _heading(name: str) -> str:
@@ -77,7 +77,7 @@ def _heading(name: str) -> str:
 
 
 def audit_page(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
-    """The whole HTML file. Whatever the audit lacks is left out; nothing in it names a folder of the machine."""
+    """The whole HTML file. Parts that the audit lacks are left out, and local paths are reduced to their last part."""
     script, style = asset("audit.js"), asset("page.css")
     names, students = shown_names(audit), student_names(audit)
     groups, data = figure_groups(audit), audit.get("data") or {}
@@ -144,7 +144,7 @@ def _file_hashes(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _divided(groups: Sequence[Group]) -> tuple[list[Group], list[Group], list[Group]]:
-    """The figures of outputs, of reasons, and of the challenge."""
+    """The figures of outputs, of attributions and responses, and of the challenge."""
 
     def kept(group: Group, outputs: bool) -> Group:
         own = [row for row in group.rows if (group.name in OUTPUT_GROUPS or row.name in OUTPUTS) is outputs]
@@ -156,7 +156,7 @@ def _divided(groups: Sequence[Group]) -> tuple[list[Group], list[Group], list[Gr
 
 
 def _figures(groups: Sequence[Group], students: Sequence[str]) -> dict[str, Any]:
-    """The groups with a line a student in each row, and the columns that any of these fills."""
+    """The groups, with one line for each student in a row, and the optional columns that have a value."""
     shown = [
         {
             "title": group.title,
@@ -174,39 +174,39 @@ def _figures(groups: Sequence[Group], students: Sequence[str]) -> dict[str, Any]
 
 
 def _lines(row: Row, students: Sequence[str]) -> list[tuple[str, TableCell]]:
-    """A line a student; one for all where the figure is the teacher's own and the same for each."""
-    found = [(name, cell) for name, cell in zip(students, row.cells, strict=True) if cell]
-    alike = row.name.startswith("teacher_") and len({cell for _, cell in found}) == 1 < len(found)
-    return [("all", found[0][1])] if alike else found
+    """One line for each student; one for all if the figure is the teacher's own and the same for each."""
+    cells = [(name, cell) for name, cell in zip(students, row.cells, strict=True) if cell]
+    alike = row.name.startswith("teacher_") and len({cell for _, cell in cells}) == 1 < len(cells)
+    return [("all", cells[0][1])] if alike else cells
 
 
 def _metrics(audit: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any] | None:
-    """The task's own metrics, a row a model."""
-    found = audit_scores(audit)
-    heads = ordered([scores for _, scores in found])
+    """The task's own metrics, one row for each model."""
+    scores_by_model = audit_scores(audit)
+    heads = ordered([scores for _, scores in scores_by_model])
     if not heads:
         return None
     positive = (audit.get("data") or {}).get("positive")
     rows = [
         (names.get(model, public_name(model)), [decimal(scores.get(n)) for n in heads])
-        for model, scores in found
+        for model, scores in scores_by_model
     ]
     return {"heads": [capital(title_of(metric_title(name, positive))) for name in heads], "rows": rows}
 
 
 def _costs(audit: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Size and speed of the models, a table each; none where they were not measured."""
-    found = []
+    """Size and speed of the models, one table each; empty if they were not measured."""
+    tables = []
     for rows in cost_tables(audit):
         shown = [
             (names.get(row["model"], public_name(row["model"])), [v for k, v in row.items() if k != "model"])
             for row in rows
         ]
-        found.append({
+        tables.append({
             "title": "Speed" if "cores" in rows[0] else "Size",
             "heads": [capital(head) for head in rows[0] if head != "model"], "rows": shown,
         })  # fmt: skip
-    return found
+    return tables
 
 
 def _facts(
@@ -242,7 +242,7 @@ def _comparison(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
 def _breakdowns(
     audit: Mapping[str, Any], wanted: Sequence[tuple[str, str, str]], shown: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """One table per breakdown: figures across, or those that are ``shown``; parts of a student below its name."""
+    """One table per breakdown. Columns are all figures, or those in ``shown``; rows are the parts of each student."""
     tables = []
     for key, title, head in wanted:
         parts = [list(student.get(key) or []) for student in students_of(audit)]
@@ -258,14 +258,19 @@ def _only(part: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _columns(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One table per column of the data whose values were looked at."""
+    """One table per column of the data whose values were audited (``slices``)."""
     students = students_of(audit)
-    found = [{c["column"]: c["parts"] for c in student.get("by_column") or []} for student in students]
+    parts_by_column = [
+        {c["column"]: c["parts"] for c in student.get("by_column") or []} for student in students
+    ]
     return [
         table
-        for column in ordered(found)
+        for column in ordered(parts_by_column)
         for table in _breakdown(
-            f"By {column}", column, student_names(audit), [of_one.get(column) or [] for of_one in found]
+            f"By {column}",
+            column,
+            student_names(audit),
+            [of_one.get(column) or [] for of_one in parts_by_column],
         )
     ]
 
@@ -273,7 +278,7 @@ def _columns(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _breakdown(
     title: str, head: str, students: Sequence[str], parts: Sequence[Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """The table of one breakdown; none where no part has a figure."""
+    """The table of one breakdown; empty if no part has a figure."""
     figures = ordered(part.get("figures") for group in parts for part in group)
     if not figures:
         return []
@@ -290,7 +295,7 @@ def _breakdown(
 
 
 def _part(part: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
-    found = part.get("figures") or {}
+    figures_of_part = part.get("figures") or {}
     low, high = finite(part.get("low")), finite(part.get("high"))
     between = None if low is None or high is None else f"{100 * low:g}–{100 * high:g} %"
     n = count(part.get("n"))
@@ -298,16 +303,16 @@ def _part(part: Mapping[str, Any], figures: Sequence[str]) -> dict[str, Any]:
         "name": between or title_of(part.get("name") or "") or str(part.get("label", part.get("blocks"))),
         "description": part.get("description"),
         "n": n,
-        "cells": [_without(_estimated(found.get(name)), n) for name in figures],
+        "cells": [_without(_estimated(figures_of_part.get(name)), n) for name in figures],
     }
 
 
 def _estimated(figure: Any) -> TableCell | None:
-    """A figure as a cell; a cascade has values without intervals."""
+    """A figure as a cell. The figures of a cascade are values without intervals."""
     alone = finite(figure) is not None
     return cell({"value": figure}) if alone else cell(figure)
 
 
 def _without(found: TableCell | None, n: str | None) -> TableCell | None:
-    """The cell without an ``n`` that its row shows already."""
+    """The cell, without its ``n`` if the row has the same."""
     return TableCell(found.value, found.interval, None, found.skipped) if found and found.n == n else found

@@ -1,7 +1,7 @@
-"""The figures of an audit as rows and cells of text, for the page and for the Markdown table alike.
+"""The figures of an audit as rows and cells of text, for the page and for the Markdown table.
 
-An audit may come from another version, or lack what its task does not have: every figure may be missing or ``None``,
-and a group or a figure that is not known here is shown by its own name.
+An audit may be of another version, and some figures do not exist for its task: every figure may be missing or ``None``.
+An unknown group or figure is shown by its own name.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ DIRECTIONS = {
     "student_watched_share": "→ teacher",
     "calibration_error": DOWN,
 }
-"""Which values of a figure are good, where more is not better."""
+"""The good direction of figures for which more is not better."""
 
 CLIPPED = "‡"
-"""Behind an interval that ends at the limit of the figure's range."""
+"""The sign after an interval that ends at the limit of the figure's range."""
 
 
 @dataclass(frozen=True)
 class TableCell:
     """One figure of one student.
 
-    ``value`` ends with a mark where the student was trained on what the figure measures.
-    ``limit`` is set where the figure is below it. ``floor``, ``gain`` and ``reference`` are set where it has one.
+    ``value`` ends with † if the student was trained on what the figure measures.
+    ``limit`` is set if the figure is below it. ``floor``, ``gain`` and ``reference`` are set if the figure has one.
     """
 
     value: str | None
@@ -55,7 +55,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, a cell per student, ``None`` where that student has no such figure."""
+    """One figure with a cell per student, ``None`` if a student does not have the figure."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that belong together; ``name`` is that of the group in ``audit.json``."""
+    """Rows that belong together; ``name`` is the group's name in ``audit.json``."""
 
     name: str
     title: str
@@ -74,7 +74,7 @@ class Group:
 
 
 def cell(estimate: Any, limit: Any = None) -> TableCell | None:
-    """An estimate (``value``, ``low``, ``high``, ``n``) as text, ``None`` where it is none."""
+    """An estimate (``value``, ``low``, ``high``, ``n``) as a cell of text; ``None`` for anything else."""
     if not isinstance(estimate, Mapping):
         return None
     shown = interval(estimate)
@@ -94,7 +94,7 @@ def cell(estimate: Any, limit: Any = None) -> TableCell | None:
 
 
 def trained_note_of(audit: Mapping[str, Any]) -> str | None:
-    """What the mark means, where a figure of a student has it."""
+    """The note on †, if a figure of a student has it."""
     figures = (_mapping(student.get("figures")) for student in students_of(audit))
     return trained_note(
         entry for groups in figures for part in groups.values() for entry in _mapping(part).values()
@@ -102,7 +102,7 @@ def trained_note_of(audit: Mapping[str, Any]) -> str | None:
 
 
 def direction_of(name: str) -> str:
-    """Which values of a figure are good: ``↑`` more, ``↓`` less, ``→ 1`` near 1. Empty where none is."""
+    """The good direction of a figure: ``↑`` more, ``↓`` less, ``→ 1`` near 1. Empty if there is none."""
     return DIRECTIONS.get(name, UP)
 
 
@@ -117,7 +117,7 @@ def capital(text: str) -> str:
 
 
 def shown_names(audit: Mapping[str, Any]) -> dict[str, str]:
-    """Every model's name as it is shown: without folders of this machine, and no two alike.
+    """The display name of every model: unique, and without folders of this machine.
 
     Two runs often end in the same folder name; such names are numbered in the order of the audit.
     """
@@ -142,21 +142,21 @@ def students_of(audit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def student_names(audit: Mapping[str, Any]) -> list[str]:
-    """The students' names as they are shown."""
+    """The display names of the students."""
     shown = shown_names(audit)
     return [shown[str(student.get("name") or "unnamed")] for student in students_of(audit)]
 
 
 def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
-    """All figures of all students, grouped, in the order in which they first come."""
+    """All figures of all students, grouped, in the order of their first occurrence."""
     students, limits, meanings = students_of(audit), _limits(audit), audit.get("meanings") or {}
     groups = []
     for group in ordered(student.get("figures") for student in students):
         parts = [_mapping(_mapping(student.get("figures")).get(group)) for student in students]
         rows = []
         for name in ordered(parts):
-            own = {} if group == CHALLENGE else limits
-            failed = [own.get((str(s.get("name")), name)) for s in students]
+            limits_of_group = {} if group == CHALLENGE else limits
+            failed = [limits_of_group.get((str(s.get("name")), name)) for s in students]
             cells = [cell(part.get(name), limit) for part, limit in zip(parts, failed, strict=True)]
             if any(cells):
                 meaning = meanings.get(name) or meanings.get(name.partition("_")[2])  # of either model
@@ -167,12 +167,12 @@ def figure_groups(audit: Mapping[str, Any]) -> list[Group]:
 
 
 def ordered(parts: Iterable[Any]) -> list[str]:
-    """The keys of all mappings among the parts, each once, in the order in which they first come."""
+    """The keys of all mappings among the parts, each once, in the order of their first occurrence."""
     return list(dict.fromkeys(key for part in parts for key in _mapping(part)))
 
 
 def failures(audit: Mapping[str, Any]) -> list[dict[str, str | None]]:
-    """What is below its limit, ready to be shown."""
+    """The figures below their limits, as text for a page."""
     names = shown_names(audit)
     return [
         {
@@ -192,7 +192,7 @@ def _limits(audit: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 
 
 def _last(entry: Mapping[str, Any]) -> str:
-    """A figure may be named with its group, ``loyalty.label_loyalty``."""
+    """The name of an entry's figure without its group: ``label_loyalty`` of ``loyalty.label_loyalty``."""
     return str(entry.get("figure")).rsplit(".", 1)[-1]
 
 

@@ -1,4 +1,4 @@
-"""A bench as people read it: tables in Markdown, and a page with the same tables and plots."""
+"""The report of a bench: tables in Markdown, and a page with the same tables and plots."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gradistill.report.number_text import count, decimal, finite, interval
 
 SIGNIFICANT = 0.05
 NOTHING = TableCell("")
-"""A cell that is empty on purpose: nothing is missing."""
+"""A cell that is empty on purpose, without a sign for a missing value."""
 
 
 def bench_tables(bench: Mapping[str, Any]) -> str:
-    """Markdown: the methods over all tasks, then a table a task and depth, then what failed."""
+    """Markdown: the methods over all tasks, then a table for each task and depth, then failed cells."""
     return markdown_template("bench.md.j2", cell=_as_markdown).render(_content(bench))
 
 
 def bench_page(bench: Mapping[str, Any]) -> str:
-    """One HTML file with all that it needs, and no script."""
+    """One self-contained HTML file without a script."""
     style = asset("page.css")
     drawn = [{"title": p.title, "note": p.note, "svg": Markup(p.svg)} for p in bench_plots(bench)]
     return page_template("bench.html.j2").render(
@@ -56,7 +56,7 @@ def _depths(bench: Mapping[str, Any]) -> list[int]:
 
 
 def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """A table: each method's means over the tasks that all have, its ranks, and below what it gains on the baseline."""
+    """A table: each method's means over the common tasks and its ranks, and below its gain over the baseline."""
     entries = [entry for entry in bench["over_tasks"] if entry["layers"] == layers]
     figures = [
         name
@@ -80,7 +80,7 @@ def _over_tasks(bench: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _panel(panel: Mapping[str, Any], bench: Mapping[str, Any]) -> dict[str, Any]:
-    """A table: a row a method, and below it how far it is from the baseline."""
+    """A table with a row for each method, and below it the difference from the baseline."""
     names = list(dict.fromkeys(name for row in panel["rows"] for name in row["figures"]))
     rows = []
     if untrained := panel.get("untrained"):
@@ -114,15 +114,15 @@ def _panel(panel: Mapping[str, Any], bench: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _teachers(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each learning rate of a teacher gave."""
-    found = []
+    """The selecting metric of each task's teacher by learning rate, and the best rate."""
+    teachers = []
     for task, entry in bench["teachers"].items():
         tried: Mapping[str, float] = entry.get("tried") or {}
         if tried:
             best = max(tried, key=lambda rate: tried[rate])
             shown = [f"{rate}: {decimal(value)}" for rate, value in tried.items()]
-            found.append({"task": task, "best": best, "tried": ", ".join(shown)})
-    return found
+            teachers.append({"task": task, "best": best, "tried": ", ".join(shown)})
+    return teachers
 
 
 def _number(value: Any, places: int = 3, *, trained: bool = False) -> TableCell | None:
@@ -151,7 +151,7 @@ def _without_n(found: TableCell | None) -> TableCell | None:
 
 
 def _as_markdown(found: TableCell | None) -> Ready:
-    """Made of numbers alone."""
+    """A cell as Markdown. It holds only numbers, so nothing needs escaping."""
     if found is None or found.value is None:
         return Ready("–")
     value = found.value.replace("*", "\\*")
@@ -159,18 +159,18 @@ def _as_markdown(found: TableCell | None) -> Ready:
 
 
 def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The methods over all tasks, for a table in the terminal: 80 columns are enough for these, without the figures
-    that no task has."""
+    """The methods over all tasks, for a table in the terminal of at most 80 columns. Figures that no task has are left
+    out."""
     over = bench["over_tasks"]
     figures = [entry["figures"] for entry in over]
-    there = [name for name in (figures or [{}])[0] if any(of[name] is not None for of in figures)]
+    measured = [name for name in (figures or [{}])[0] if any(of[name] is not None for of in figures)]
     return [
         {
             "method": entry["method"],
             "layers": entry["layers"],
             "tasks": len(entry["tasks"]),
             "step": entry["step"],
-            **{_shortened(name): _shown(entry, name) for name in there},
+            **{_shortened(name): _shown(entry, name) for name in measured},
             "rank": entry["ranks"]["metric"],
         }
         for entry in over
@@ -178,7 +178,7 @@ def bench_rows(bench: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _shown(entry: Mapping[str, Any], figure: str) -> Any:
-    """A figure over the tasks, with its mark where the method trains on it."""
+    """A figure over the tasks, with † if the method is trained on it."""
     value = entry["figures"][figure]
     return value if value is None or figure not in entry[TRAINED_ON] else f"{decimal(value)}{DAGGER}"
 

@@ -1,4 +1,4 @@
-"""The plots of a bench: metric against loyalty, a panel a task, and what a step costs against what it gains."""
+"""The plots of a bench: metric against loyalty for each task, and the gain in loyalty against the cost of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
-"""Their number and that of the colours have no common divisor: 55 methods before two look alike."""
+"""The numbers of markers and of colours have no common divisor, so 55 methods look different."""
 GAINED = ("response loyalty", "label loyalty")
 
 
@@ -27,7 +27,7 @@ class PlotPoint(NamedTuple):
 
 
 def bench_plots(bench: Mapping[str, Any]) -> list[Plot]:
-    """All plots that the bench has numbers for."""
+    """All plots for which the bench has figures."""
     numbers = {name: k for k, name in enumerate(_methods(bench))}
     panels = [_metric_against_loyalty(panel, numbers) for panel in bench["panels"]]
     depths = dict.fromkeys(entry["layers"] for entry in bench["over_tasks"])
@@ -41,28 +41,30 @@ def _methods(bench: Mapping[str, Any]) -> list[str]:
 
 def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]) -> Plot | None:
     select = panel["select"]
-    found = [
+    figures = [
         (row["method"], row["figures"].get(select), row["figures"].get("response loyalty"))
         for row in panel["rows"]
     ]
     points = [
         PlotPoint(marked_name(name, y), numbers[name], _spread(x), _spread(y))
-        for name, x, y in found
+        for name, x, y in figures
         if x and y
     ]
     if not points:
         return None
-    taught = finite((panel["teacher"] or {}).get(select))
+    teacher_metric = finite((panel["teacher"] or {}).get(select))
 
     def draw(axes: Axes) -> None:
-        if taught is not None:
-            axes.axvline(taught, color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
+        if teacher_metric is not None:
+            axes.axvline(teacher_metric, color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
         _draw(axes, points)
         axes.set_xlabel(select.replace("_", " "))
         axes.set_ylabel("response loyalty")
 
-    note = "Means over seeds with t intervals." + " The dotted line is the teacher." * (taught is not None)
-    note += _on_marks(loyalty for _, _, loyalty in found)
+    note = "Means over seeds with t intervals." + " The dotted line is the teacher." * (
+        teacher_metric is not None
+    )
+    note += _on_marks(loyalty for _, _, loyalty in figures)
     title = f"{panel['task']}, {panel['layers']} layers"
     return Plot(title, note, svg(draw, title, 3.4, legend=len(points)))
 
@@ -84,8 +86,8 @@ def _cost_against_gain(
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=INK, alpha=0.45, linewidth=1, linestyle=(0, (1, 2)))
         _draw(axes, points)
-        axes.set_xlabel("time of a step, in plain ones")
-        axes.set_ylabel(f"{gained} beyond {bench['baseline']}")
+        axes.set_xlabel("time of a step (plain cross-entropy: 1)")
+        axes.set_ylabel(f"{gained} above {bench['baseline']}")
 
     title = f"{gained} gained against cost, {layers} layers"
     tasks = len(entries[0]["tasks"])
@@ -98,7 +100,7 @@ def _cost_against_gain(
 
 
 def _on_marks(figures: Iterable[Any]) -> str:
-    """What a dagger in the legend means, as a sentence more, where there is one."""
+    """The sentence that explains † in the legend, if it occurs there; otherwise blank."""
     note = trained_note(figures)
     return f" {note}." if note else ""
 

@@ -1,6 +1,6 @@
-"""What an audit's page adds to its figures so that it can be filed: verdict, identity, labels, failures, what to watch.
+"""The parts of an audit's page besides its figures: verdict, identity, labels, failures, and what to monitor.
 
-Every part may be missing from an audit; what is missing is left out.
+Every part may be missing from an audit. Missing parts are left out.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ OUTCOMES = {
 """The sentence behind each outcome."""
 
 MOST_LABELS = 12
-"""With more labels only the most frequent pairs of different labels are shown."""
+"""With more labels only the most frequent pairs of different labels are shown, not the whole matrix."""
 
 MOST_PAIRS = 20
 FAILURES_SHOWN = 3
-"""Known failures of a student on the page; all are in ``examples.jsonl``."""
+"""The number of known failures of a student on the page; all are in ``examples.jsonl``."""
 
 
 def verdict_view(audit: Mapping[str, Any]) -> dict[str, Any] | None:
     """The outcome of the audit and of each student with its checks; None for an audit of an earlier version."""
-    own = audit.get("assessment")
-    if not isinstance(own, Mapping) or own.get("outcome") not in OUTCOMES:
+    assessment = audit.get("assessment")
+    if not isinstance(assessment, Mapping) or assessment.get("outcome") not in OUTCOMES:
         return None
     students = [
         _assessed(name, student)
         for name, student in zip(student_names(audit), students_of(audit), strict=True)
     ]
-    outcome = str(own["outcome"])
-    data = [_check(check) for check in own.get("checks") or []]
+    outcome = str(assessment["outcome"])
+    data = [_check(check) for check in assessment.get("checks") or []]
     return {
         "outcome": outcome,
         "sentence": OUTCOMES[outcome] + _counted(students),
         "students": students,
         "data": data,
-        "notes": list(own.get("notes") or []),
+        "notes": list(assessment.get("notes") or []),
         "open": [*(check for student in students for check in student["open"]), *_open(data)],
     }
 
@@ -67,7 +67,7 @@ def _open(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _counted(students: Sequence[Mapping[str, Any]]) -> str:
-    """How many of several students have which outcome."""
+    """A sentence on the number of students with each outcome; blank for a single student."""
     if len(students) < 2:
         return ""
     outcomes = [student["outcome"] for student in students]
@@ -81,20 +81,20 @@ def _counted(students: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _assessed(name: str, student: Mapping[str, Any]) -> dict[str, Any]:
-    found = student.get("assessment") or {}
-    checks = [_check(check) for check in found.get("checks") or []]
+    assessment = student.get("assessment") or {}
+    checks = [_check(check) for check in assessment.get("checks") or []]
     return {
         "name": name,
-        "outcome": str(found.get("outcome") or "warn"),
+        "outcome": str(assessment.get("outcome") or "warn"),
         "sentence": public_name(str(student.get("verdict") or "")),
         "checks": checks,
         "open": _open(checks),
-        "notes": [*(found.get("notes") or []), *reference_note(student)],
+        "notes": [*(assessment.get("notes") or []), *reference_note(student)],
     }
 
 
 def reference_note(student: Mapping[str, Any]) -> list[str]:
-    """How the student compares with a second teacher, where the audit has one.
+    """The comparison of the student with a second teacher, as a list of one sentence; empty without one.
 
     Example: ``reference_note(audit["students"][0])``
     """
@@ -125,7 +125,7 @@ def _bound(value: Any, *, more: bool) -> str | None:
 
 
 def identity(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every model with its size, its hashes and its recipe: the teacher, the students, the reference."""
+    """Size, hashes and recipe of every model: the teacher, the students, the reference."""
     names = shown_names(audit)
     reference = audit.get("reference")
     models = [("teacher", audit.get("teacher") or {}), *(("student", s) for s in students_of(audit))]
@@ -145,27 +145,27 @@ def identity(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 HASHES = {"sha256": "SHA-256 of the weights file", "fingerprint": "SHA-256 of configuration and weights"}
-"""Keys of a model in ``audit.json``, and what they hold."""
+"""Keys of hashes of a model in ``audit.json``, and their titles."""
 
 
 def _preformatted(text: Any) -> Markup | None:
-    """Text for a ``<pre>``: its line ends stay, and nothing in it is markup."""
+    """Escaped text for a ``<pre>`` element, with its line ends; None for blank text."""
     return Markup(escape(visible(text))) if isinstance(text, str) and text.strip() else None
 
 
 def label_tables(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each student the labels of both models against each other, and disagreements by the teacher's confidence."""
-    found = []
+    """For each student the confusion of both models' labels, and disagreements by the teacher's confidence."""
+    tables = []
     for name, student in zip(student_names(audit), students_of(audit), strict=True):
         pairs = [pair for pair in student.get("confusion") or [] if isinstance(pair, Mapping)]
         bins = list(student.get("disagreements") or [])
         if pairs or bins:
-            found.append({"name": name, **_confusion(pairs), "disagreements": _disagreements(bins)})
-    return found
+            tables.append({"name": name, **_confusion(pairs), "disagreements": _disagreements(bins)})
+    return tables
 
 
 def _confusion(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A matrix of few labels; of many the most frequent pairs of different labels."""
+    """A matrix for few labels; for many labels the most frequent pairs of different labels."""
     totals = _totals(pairs, "teacher")
     labels = [label for label, _ in totals.most_common()]
     labels += [label for label in _totals(pairs, "student") if label not in totals]
@@ -178,7 +178,7 @@ def _confusion(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _totals(pairs: Sequence[Mapping[str, Any]], owner: str) -> Counter[str]:
-    """How often a model predicts each label."""
+    """The number of predictions of each label by a model."""
     totals: Counter[str] = Counter()
     for pair in pairs:
         totals[str(pair[owner])] += pair["n"]
@@ -224,19 +224,19 @@ def worst_parts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def known_failures(audit: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The examples on which each student disagrees most with its teacher, and edits that turn the teacher alone."""
-    found = []
+    """The examples with the largest disagreement of each student, and edits that change the teacher's label only."""
+    failures = []
     for k, name in enumerate(student_names(audit)):
         answers = [(e, e["students"][k]) for e in examples if len(e.get("students") or []) > k]
         differing = [(e, a) for e, a in answers if a.get("same_label") is not True]
         differing.sort(key=lambda pair: -(finite(pair[1].get("disagreement")) or 0.0))
-        unmoved = [(e, f) for e, _ in answers if (f := e.get("flip")) and _stays(f, k)]
-        found.append({
+        unchanged = [(e, f) for e, _ in answers if (f := e.get("flip")) and _stays(f, k)]
+        failures.append({
             "name": name,
             "examples": [_failure(e, a) for e, a in differing[:FAILURES_SHOWN]],
-            "flips": [_flip(e, f, k) for e, f in unmoved[:FAILURES_SHOWN]],
+            "flips": [_flip(e, f, k) for e, f in unchanged[:FAILURES_SHOWN]],
         })  # fmt: skip
-    return [entry for entry in found if entry["examples"] or entry["flips"]]
+    return [entry for entry in failures if entry["examples"] or entry["flips"]]
 
 
 def _stays(flip: Mapping[str, Any], k: int) -> bool:
@@ -268,8 +268,8 @@ def _flip(example: Mapping[str, Any], flip: Mapping[str, Any], k: int) -> dict[s
 
 
 def watch_list(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each student what to measure in production, with this audit's values as the baseline."""
-    found = []
+    """For each student, the figures to monitor in production, with this audit's values as the baseline."""
+    lists = []
     for name, student in zip(student_names(audit), students_of(audit), strict=True):
         lines = [
             *_label_lines(student),
@@ -278,8 +278,8 @@ def watch_list(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
             *_failing_lines(student),
         ]
         if lines:
-            found.append({"name": name, "lines": lines})
-    return found
+            lists.append({"name": name, "lines": lines})
+    return lists
 
 
 def _label_lines(student: Mapping[str, Any]) -> list[str]:
@@ -314,4 +314,4 @@ def _slice_line(student: Mapping[str, Any]) -> list[str]:
 def _failing_lines(student: Mapping[str, Any]) -> list[str]:
     checks = (student.get("assessment") or {}).get("checks") or []
     names = list(dict.fromkeys(str(c.get("name")) for c in checks if c.get("outcome") != "pass"))
-    return [f"What warns or fails here: {', '.join(names)}."] if names else []
+    return [f"Checks that warn or fail here: {', '.join(names)}."] if names else []

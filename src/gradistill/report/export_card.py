@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, ten lines that run it, what it loses and what it saves."""
+"""The model card of an export: the model, ten lines of Python that run it, its loyalty and its costs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def export_card(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
 
 
 def running_lines(found: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Python that runs the export with ``onnxruntime`` and ``tokenizers`` alone, in the export's folder."""
+    """Python code that runs the export in its folder, with ``onnxruntime`` and ``tokenizers`` only."""
     pairs = found["data"] is not None and found["data"].get("pairs")
     example = PAIRS if pairs else TEXTS
     padding = f"direction={padding_side(tokenizer)!r}, pad_id={tokenizer.pad_token_id}"
@@ -101,7 +101,7 @@ def _front_matter(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Ready | None:
-    """Rows as a Markdown table, its cells escaped; None without any."""
+    """Rows as a Markdown table with escaped cells; None without rows."""
     if not rows:
         return None
     keys = list(dict.fromkeys(key for row in rows for key in row))

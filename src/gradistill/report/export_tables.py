@@ -1,4 +1,4 @@
-"""What ``export.json`` holds as rows of tables: for the terminal (80 columns) and the card."""
+"""The content of ``export.json`` as rows of tables, for the terminal (80 columns) and the card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPEED_NOTE = (
 
 
 def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a model: MB on disk, how many times smaller than the first, parameters, peak memory."""
+    """One row for each model: MB on disk, times smaller than the first model, parameters, peak memory."""
     costs = found.get("costs") or {}
     first = next(iter(costs.values()))["bytes"] if costs else 0
     rows = []
@@ -41,7 +41,7 @@ def size_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def speed_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a model and number of cores: latency, throughput, and how many times as fast as the first."""
+    """One row for each model and number of cores: latency, throughput, and speed relative to the first model."""
     costs, rows = found.get("costs") or {}, []
     for cores in dict.fromkeys(k for cost in costs.values() for k in cost.get("cores", {})):
         for name, cost in costs.items():
@@ -55,7 +55,7 @@ def speed_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def speed_note(found: Mapping[str, Any]) -> str:
-    """What to know about ``speed_rows``, and whether other processes took time away."""
+    """The note on ``speed_rows``, with a warning if other processes kept cores busy."""
     costs = next(iter((found.get("costs") or {}).values()), {}).get("cores") or {}
     every = max(map(int, costs), default=0)
     crowded = [
@@ -67,12 +67,12 @@ def speed_note(found: Mapping[str, Any]) -> str:
         return _SPEED_NOTE
     return (
         f"{_SPEED_NOTE} Other processes kept {max(crowded):.1f} of {every} cores busy meanwhile. That slows large "
-        "models more, so even the ratios flatter small ones: time them again on a quiet machine."
+        "models more, so even the ratios favour small ones: time them again on an idle machine."
     )
 
 
 def cost_tables(found: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Size and speed as tables whose rows all have the same cells; none where nothing was measured."""
+    """Size and speed as tables whose rows all have the same cells; empty if nothing was measured."""
     tables = []
     for rows in (size_rows(found), speed_rows(found)):
         heads = ["model", *(key for key in dict.fromkeys(k for row in rows for k in row) if key != "model")]
@@ -82,7 +82,7 @@ def cost_tables(found: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a model: the task's metrics with their intervals."""
+    """One row for each model: the task's metrics with their intervals."""
     positive = (found.get("data") or {}).get("positive")
     return [
         {"model": NAMES.get(name, name)} | {metric_title(k, positive): _figure(v) for k, v in metrics.items()}
@@ -91,7 +91,7 @@ def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any]]:
-    """A row a model: its loyalties to the student or the teacher with their intervals."""
+    """One row for each model: its loyalties to the student or the teacher, with their intervals."""
     return [
         {"model": NAMES.get(name, name)} | {marked_name(k, v): _figure(v) for k, v in figures.items()}
         for name, figures in found["loyalty"].get(reference, {}).items()
@@ -99,14 +99,14 @@ def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any
 
 
 def loyalty_note(found: Mapping[str, Any]) -> str | None:
-    """What the mark of a loyalty means, where one has it."""
+    """The note on †, if a loyalty has it."""
     return trained_note(
         f for models in found["loyalty"].values() for own in models.values() for f in own.values()
     )
 
 
 def export_view(found: Mapping[str, Any]) -> RenderableType:
-    """What ``export.json`` holds, as tables of at most 80 columns."""
+    """The content of ``export.json`` as tables of at most 80 columns."""
     parts: list[RenderableType] = []
     sizes = [
         {("of embeddings" if key == "of them embeddings" else key): v for key, v in row.items()}
@@ -133,7 +133,7 @@ def export_view(found: Mapping[str, Any]) -> RenderableType:
 
 
 def vocabulary_line(found: Mapping[str, Any]) -> str | None:
-    """What of the vocabulary is left; None where all is."""
+    """A sentence on the trimmed vocabulary; None if it is not trimmed."""
     part = found.get("vocabulary")
     return part and (
         f"Vocabulary: {part['tokens']:,} of {part['tokens_before']:,} tokens, those of {part['texts']:,} texts and "
@@ -142,7 +142,7 @@ def vocabulary_line(found: Mapping[str, Any]) -> str | None:
 
 
 def layer_line(found: Mapping[str, Any]) -> str | None:
-    """What the layers in float saved and cost; None where all are in INT8."""
+    """A sentence on the gain and cost of layers in float; None if all are in INT8."""
     layers = (found.get("int8") or {}).get("layers")
     if not layers or not layers["in_float"]:
         return None

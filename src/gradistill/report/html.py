@@ -1,4 +1,4 @@
-"""HTML pages that hold all that they need, under a policy that lets nothing else in."""
+"""Self-contained HTML pages, with a content security policy that allows nothing from outside."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ def page_template(name: str) -> Template:
 
 @cache
 def asset(name: str) -> str:
-    """A file of the page as it is; line ends as an HTML parser reads them, or the hash would not fit."""
+    """The text of a page's file, with line ends as an HTML parser reads them, so that its hash fits."""
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
 
 def policy(style: str, script: str | None = None) -> str:
-    """Nothing but this very script, if there is one, and this very style sheet: no network, no style attributes."""
+    """A content security policy for exactly this script, if any, and this style sheet: no network, no style
+    attributes."""
     scripts = () if script is None else (f"script-src '{_hash(script)}'",)
     styles = f"style-src '{_hash(style)}'"
     return "; ".join(("default-src 'none'", *scripts, styles, "base-uri 'none'", "form-action 'none'"))
@@ -46,7 +47,7 @@ def _hash(content: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """What the template prints: markup that was made here as it is, text without anything that could mislead."""
+    """A value as the template prints it: our markup as it is, and other text on one line without control characters."""
     if isinstance(value, Markup):
         return value
     if value is None:

@@ -1,8 +1,7 @@
 """The model card of a run folder: README.md from ``metrics.json`` and the resolved recipe.
 
-The card is published, so it names no folder of the machine it was made on: a path is reduced to its last part. Every
-text that comes in is escaped, tokens and passwords are left out; what the template prints without escaping was made
-here and is a ``Ready``.
+The card is published, so it names no local folder: a path is reduced to its last part. Text from outside is escaped,
+and tokens and passwords are left out. Text that the template prints without escaping is made here, as a ``Ready``.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ _HOME = re.compile(
 )
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 _ON_THE_HUB: Mapping[str, str] = {"macro_f1": "f1", "spearman": "spearmanr", "pearson": "pearsonr"}
-"""The hub's names of metrics, where it has others."""
+"""The hub's names of metrics that have another name here."""
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 class Ready(str):
-    """Text made here, for the template to print as it is."""
+    """Text that was made here; the template prints it without escaping."""
 
 
 TOKEN_TASK = "token-classification"
@@ -52,9 +51,9 @@ TOKEN_TASK = "token-classification"
 def model_card(facts: Mapping[str, Any]) -> str:
     """The card as Markdown with the hub's YAML front matter.
 
-    ``facts`` has the keys of ``metrics.json`` (``task``, ``method``, ``student`` must be there), and may have
-    ``recipe`` (a mapping) and ``license`` (an id the hub knows). Parts that are missing or ``None`` are left out:
-    a fine-tuning has no teacher, a regression no label loyalty. Raises GradistillError where a required key lacks.
+    ``facts`` has the keys of ``metrics.json`` (``task``, ``method`` and ``student`` are required), and may have
+    ``recipe`` (a mapping) and ``license`` (an id of the hub). Missing parts and ``None`` are left out: a fine-tuning
+    has no teacher, a regression no label loyalty. Raises GradistillError if a required key is missing.
     """
     missing = [key for key in REQUIRED if facts.get(key) is None]
     if missing:
@@ -98,7 +97,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 
 def public_recipe(recipe: Mapping[str, Any]) -> str:
-    """A recipe as YAML for others to read: secrets are left out, and local paths reduced to their last part."""
+    """A recipe as YAML for publication, without secrets, and with local paths reduced to their last part."""
     return yaml_text(_without_paths(redacted(recipe)))
 
 
@@ -121,16 +120,16 @@ def _last_part(path: str) -> str:
 
 @cache
 def markdown_template(name: str, **filters: Callable[..., str]) -> Template:
-    """A template of Markdown; ``filters`` are functions that it calls by name."""
+    """A Markdown template; ``filters`` are functions that it calls by name."""
     environment = template_environment(markdown_text, keep_trailing_newline=True)
     environment.filters.update(filters)
     return environment.get_template(name)
 
 
 def template_environment(finalize: Callable[[Any], Any], **options: Any) -> Environment:
-    """What reads the templates of this package; ``finalize`` makes text of each value.
+    """The Jinja environment of this package's templates; ``finalize`` turns each value into text.
 
-    Strict: an unknown name in a template is an error, never a hole in what is published.
+    It is strict: an unknown name in a template is an error, not a gap in a published page.
     """
     return Environment(
         loader=PackageLoader("gradistill.report"),
@@ -143,7 +142,7 @@ def template_environment(finalize: Callable[[Any], Any], **options: Any) -> Envi
 
 
 def markdown_text(value: Any) -> str:
-    """A value for a line or a table cell of Markdown: one line, nothing in it that Markdown or HTML reads."""
+    """A value as one line of escaped text, for a line or a table cell of Markdown."""
     if isinstance(value, Ready):
         return value
     if value is None:
@@ -165,7 +164,7 @@ def _model(role: str, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metric_rows(facts: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """A row a metric: of the student, the teacher and the constant answer."""
+    """One row for each metric, with the values of the student, the teacher and the constant answer."""
     owners = {"student": split, "teacher": f"teacher_{split}", "constant": f"constant_{split}"}
     scores = {owner: facts.get(key) or {} for owner, key in owners.items()}
     return [
@@ -176,12 +175,12 @@ def _metric_rows(facts: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
 
 
 def overlap_sentence(found: Mapping[str, Any] | None) -> str | None:
-    """A sentence, where rows of the split are training rows."""
+    """A sentence on the rows of the split that are training rows; None if there are none."""
     if not found or not found.get("normalised"):
         return None
     return (
         f"{found['normalised']} of its {found['rows']} rows are training rows too "
-        f"({found['exact']} of them letter for letter), so figures on them flatter a model"
+        f"({found['exact']} of them letter for letter), so figures on them are too good"
     )
 
 
@@ -207,12 +206,12 @@ def _named(facts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _hub_task(facts: Mapping[str, Any]) -> str:
-    """The hub's name of the task: that of words with a tag each has metrics of spans."""
+    """The hub's name of the task. A task with metrics of spans is token classification."""
     return TOKEN_TASK if "span_f1" in (facts.get("eval") or {}) else "text-classification"
 
 
 def _front_matter(facts: Mapping[str, Any]) -> str:
-    """What the hub reads. Written by the YAML library, so no text can end it or add a key."""
+    """The YAML front matter that the hub reads. The YAML library writes it, so no text can end it or add a key."""
     matter: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": _hub_task(facts),
@@ -254,13 +253,13 @@ def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict
 
 
 def _of_split(split: str, there: int, read: Mapping[str, Any] | None) -> str:
-    """How many rows a split has, and how many of them were read, where that is a part (``max_train_rows``)."""
-    own = (read or {}).get("rows", there)
-    return f"{split} {own:,} of {there:,}" if own < there else f"{split} {there:,}"
+    """The name of a split with its number of rows; with ``max_train_rows`` also the number that was trained on."""
+    read_rows = (read or {}).get("rows", there)
+    return f"{split} {read_rows:,} of {there:,}" if read_rows < there else f"{split} {there:,}"
 
 
 def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Where the rows are from and how many there are of each split, and how long ones are read."""
+    """The source of the rows, their number in each split, and how long texts are read."""
     if not data:
         return None
     rows = ", ".join(
@@ -271,7 +270,7 @@ def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> di
 
 
 def _reading(texts: Mapping[str, Any]) -> Ready | None:
-    """A sentence about texts that are longer than a model reads."""
+    """A sentence on texts that are longer than the model's length."""
     length, overlap = texts.get("max_length"), texts.get("window_overlap", 0)
     if length is None:
         return None
@@ -280,7 +279,7 @@ def _reading(texts: Mapping[str, Any]) -> Ready | None:
         return Ready(f"Texts are cut at {_number(length)} tokens.")
     return Ready(
         f"Longer texts are read in windows of {_number(length)} tokens that share {_number(overlap)} at most; "
-        f"figures are of the {pool} over a text's windows, as `gradistill predict` has it."
+        f"figures are of the {pool} over a text's windows, as in `gradistill predict`."
     )
 
 
@@ -293,7 +292,7 @@ def yaml_text(content: Any) -> str:
 
 
 def _without_paths(content: Any) -> Any:
-    """The recipe with plain containers, and local paths reduced wherever they stand."""
+    """The recipe with plain containers, and with all local paths reduced to their last part."""
     if isinstance(content, Mapping):
         return {_without_paths(key): _without_paths(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

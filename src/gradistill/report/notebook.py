@@ -1,4 +1,4 @@
-"""What a notebook shows of a run, an audit and an explanation: small tables, escaped, without scripts."""
+"""HTML for notebooks: a run, an audit and an explanation as small escaped tables without scripts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gradistill.report.number_text import count, decimal
 from gradistill.report.run_summary import run_models
 
 BLUE, ORANGE = "74, 144, 217", "217, 115, 13"
-"""Words for the label, and against it, as in the terminal."""
+"""The colours of words for the label, and of words against it, as in the terminal."""
 
 
 def metrics_html(metrics: Mapping[str, Any]) -> str:
-    """What ``metrics.json`` holds: the models with their metrics, and the loyalties with their floors."""
+    """The content of ``metrics.json``: the models with their metrics, and the loyalties with their floors."""
     if not metrics:
         return "<p>no metrics</p>"
     models = [
@@ -39,7 +39,7 @@ def metrics_html(metrics: Mapping[str, Any]) -> str:
 
 
 def audit_html(audit: Mapping[str, Any]) -> str:
-    """What ``audit.json`` holds: the verdict, and the loyalties of each student."""
+    """The main content of ``audit.json``: the verdict, and the loyalties of each student."""
     parts = [Markup("<p><strong>{}</strong></p>").format(_text(audit.get("verdict") or ""))]
     for student in audit.get("students") or []:
         figures = (student.get("figures") or {}).get("loyalty") or {}
@@ -52,7 +52,7 @@ def audit_html(audit: Mapping[str, Any]) -> str:
 def explanation_html(
     title: str, words: Sequence[WordScore], texts: Sequence[str], signed: bool = True
 ) -> str:
-    """Texts whose words are shaded by their scores: blue for the label, orange against it, with the score as a hint."""
+    """Texts with words shaded by score: blue for the label, orange against it. The score is the tooltip."""
     top = max((abs(word.score) for word in words), default=0.0) or 1.0
     parts = [Markup("<p><strong>{}</strong></p>").format(_text(title))]
     for segment, text in enumerate(texts):
@@ -99,5 +99,5 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as text in which nothing can mislead a reader."""
+    """A value as text without control characters."""
     return "–" if value is None else printable(str(value))

@@ -11,37 +11,37 @@ from gradistill.printing import between, places_below
 
 
 def finite(value: Any) -> float | None:
-    """The value as a float, ``None`` where it is no finite number."""
+    """The value as a float; ``None`` if it is no finite number."""
     number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     return float(value) if number else None
 
 
 def decimal(value: Any, places: int = 3) -> str | None:
-    """The value with that many decimals, ``None`` where it is no finite number."""
+    """The value with ``places`` decimals; ``None`` if it is no finite number."""
     number = finite(value)
     return None if number is None else f"{number:z.{places}f}"
 
 
 def decimal_limit(limit: Any) -> str | None:
-    """A limit with all its digits, and three decimals at least."""
+    """A limit with all its digits, and at least three decimals."""
     number = finite(limit)
     return None if number is None else max(f"{number:.3f}", f"{number:.12g}", key=len)
 
 
 def decimal_below(value: Any, limit: Any) -> str | None:
-    """As ``decimal``, with the places that a value needs to be seen below its limit: .9996 is not 1.000."""
+    """The value with as many decimals as it needs to appear below its limit: .9996 is not shown as 1.000."""
     number, least = finite(value), finite(limit)
     return decimal(value, 3 if number is None or least is None else places_below(number, least))
 
 
 def probability(value: Any) -> str | None:
-    """A p-value, whose smallest are not shown as nought."""
+    """A p-value; the smallest are shown as ``< 0.001`` instead of zero."""
     number = finite(value)
     return "< 0.001" if number is not None and number < 0.001 else decimal(number)
 
 
 def count(value: Any) -> str | None:
-    """A count with its thousands apart, ``None`` where there is none."""
+    """A count with separated thousands; ``None`` if it is no finite number."""
     number = finite(value)
     return None if number is None else f"{int(number):,}"
 

@@ -1,6 +1,6 @@
-"""Examples as data inside the page: pieces of text with each model's share, in JSON that is never markup.
+"""Examples as data in the page: pieces of text with each model's share of the attribution, as JSON without markup.
 
-The text is cut here and not in the browser, because Python counts code points where JavaScript counts UTF-16 units:
+Texts are cut into pieces here and not in the browser: Python counts code points, and JavaScript counts UTF-16 units, so
 an emoji would shift every word after it.
 """
 
@@ -14,13 +14,13 @@ from gradistill.printing import printable
 from gradistill.report.number_text import finite
 
 _PLAIN = frozenset("\n\t")
-"""White space that the page shows as such; every other control character is written as an escape."""
+"""White space that is shown unchanged; every other control character is shown as an escape."""
 
 _MARKUP = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}
 
 
 def browser_data(examples: Sequence[Mapping[str, Any]], students: Sequence[str]) -> dict[str, Any]:
-    """All that the page's script needs. A piece is a string, or of a word ``[text, teacher's share, [students']]``."""
+    """The data for the page's script. A piece is a string, or for a word ``[text, teacher's share, [students']]``."""
     return {
         "students": [printable(name) for name in students],
         "examples": [_example(example, len(students)) for example in examples],
@@ -28,33 +28,33 @@ def browser_data(examples: Sequence[Mapping[str, Any]], students: Sequence[str])
 
 
 def has_labels(examples: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the task is a classification, where "same label" means something."""
+    """Whether the examples have labels to compare, as in a classification."""
     return any(s.get("same_label") is not None for e in examples for s in e.get("students") or [])
 
 
 def has_reasons(examples: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether words have shares in a decision: not where each word has a label of its own."""
+    """Whether words have attributions. In token classification, where each word has its own label, they do not."""
     return any(word.get("teacher") is not None for e in examples for word in e.get("words") or [])
 
 
 def embedded(value: Any) -> str:
     """The value as JSON for a ``<script type="application/json">``.
 
-    Pure ASCII, so that line separators and lone surrogates come as escapes, and without ``<``, ``>`` and ``&``, so
-    that nothing in it can end the element or open a comment. What is parsed back equals the value.
+    It is pure ASCII, so line separators and lone surrogates are escapes. It is without ``<``, ``>`` and ``&``, so it
+    cannot end the element or open a comment. Parsing it gives the same value.
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.translate(_MARKUP)  # these three stand in JSON only inside strings
+    return text.translate(_MARKUP)  # JSON has these three characters only inside strings
 
 
 def pieces(text: str, words: Iterable[Mapping[str, Any]]) -> list[Any]:
-    """The text cut into words with their shares and what stands between them; joined, it is the visible text."""
+    """The text in pieces: words with their shares, and the strings between them. Joined they are the visible text."""
     parts: list[Any] = []
     shown, end = _visible_characters(text), 0
     for word in sorted(words, key=lambda word: (word["start"], word["end"])):
         start, stop = max(end, int(word["start"])), min(len(text), int(word["end"]))
         if start >= stop:
-            continue  # an overlap or a span outside: the text itself must still come once and whole
+            continue  # an overlap, or a span outside of the text: each character must occur exactly once
         if start > end:
             parts.append("".join(shown[end:start]))
         shares = [_rounded(share) for share in word.get("students") or []]
@@ -66,12 +66,12 @@ def pieces(text: str, words: Iterable[Mapping[str, Any]]) -> list[Any]:
 
 
 def visible(text: str) -> str:
-    """``printable``, save that line ends and tabs stay what they are; those of Windows are one line end."""
+    """``printable`` text with its line ends and tabs; a Windows line end becomes one line end."""
     return "".join(_visible_characters(text))
 
 
 def _visible_characters(text: str) -> Sequence[str]:
-    """What is shown for each character of a text."""
+    """The shown form of each character of a text."""
     if text.isprintable():
         return text
     return [
@@ -106,19 +106,19 @@ def _example(example: Mapping[str, Any], students: int) -> dict[str, Any]:
 
 
 def flip_view(texts: Sequence[str], flip: Any) -> dict[str, Any] | None:
-    """An edit that turns the teacher, ready to be shown; None where there is none.
+    """An edit that changes the teacher's label, as data for the page; None without one.
 
-    ``before`` and ``after`` are the texts in pieces: a string, or ``[word]`` of a word that was replaced, or that
-    replaces it. ``changes`` are the pairs of words, ``teacher`` and ``students`` the labels after the edit.
+    ``before`` and ``after`` are the texts in pieces: a string, or ``[word]`` for a replaced word or its replacement.
+    ``changes`` are the pairs of words. ``teacher`` and ``students`` are the labels after the edit.
     """
     if not isinstance(flip, Mapping):
         return None
     replaced = sorted((int(s), int(a), int(b), str(new)) for s, a, b, new in flip.get("replaced") or [])
     before, after = [], []
     for segment, text in enumerate(texts):
-        own = [(start, end, new) for number, start, end, new in replaced if number == segment]
+        edits = [(start, end, new) for number, start, end, new in replaced if number == segment]
         old, new, place = [], [], 0
-        for start, end, word in own:
+        for start, end, word in edits:
             between = visible(text[place:start])
             old += [between, [visible(text[start:end])]]
             new += [between, [visible(word)]]
@@ -148,6 +148,6 @@ def _text(value: Any) -> str | None:
 
 
 def _rounded(value: Any) -> float | None:
-    """Four decimals are more than is shown; more would only make the file larger."""
+    """The value with four decimals, more than is shown: further digits would only make the file larger."""
     number = finite(value)
     return None if number is None else round(number, 4)

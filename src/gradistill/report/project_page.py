@@ -1,6 +1,6 @@
-"""The summary of a project: one HTML page about teacher, student, audit and export, with links to the whole of each.
+"""The summary of a project: one HTML page about teacher, student, audit and export, with links to their own pages.
 
-As on the page of an audit, text from outside is text and never markup, and nothing is loaded from anywhere.
+As on the page of an audit, text from outside never becomes markup, and nothing is loaded from outside.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEADLINES = (
     "prediction",
     "saliency",
 )
-"""Figures of an audit that are shown, reasons first; all are on the page of the audit."""
+"""The figures of an audit that are shown, those of reasons first; all are on the page of the audit."""
 
 
 def project_page(
@@ -43,11 +43,11 @@ def project_page(
     """The whole HTML file.
 
     Parameters:
-        ``found``: ``teacher``, ``student``, ``audit``, ``export``, ``stages`` and ``failed``, as ``commands.run`` has
-            them; what is None is left out.
-        ``name``: of the project.
-        ``links``: titles and addresses as seen from the page.
-        ``settings``: what was chosen, by name.
+        ``found``: ``teacher``, ``student``, ``audit``, ``export``, ``stages`` and ``failed``, as ``commands.run``
+            returns them; None is left out.
+        ``name``: the name of the project.
+        ``links``: titles and addresses, relative to the page.
+        ``settings``: the chosen settings, by name.
 
     Example: ``project_page(found, "tickets", [("Audit", "audit/audit.html")], {"method": "coalition"})``
     """
@@ -79,7 +79,7 @@ def project_page(
 
 
 def _headline(found: Mapping[str, Any]) -> str:
-    """Student and teacher in one sentence."""
+    """One sentence that compares student and teacher."""
     student = found["student"]
     ours, theirs = student.get("eval") or {}, student.get("teacher_eval") or {}
     name = next((metric for metric in ours if metric in theirs), None)
@@ -94,7 +94,7 @@ def _headline(found: Mapping[str, Any]) -> str:
 
 
 def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a model: what it is, and its metrics on the validation and test rows."""
+    """One row for each model: role, size, and metrics on the validation and test rows."""
     return [
         {
             "role": model.role,
@@ -108,7 +108,7 @@ def _models(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of agreement with interval, n, floor and gain: of the audit, or else of the training run."""
+    """Figures of agreement with interval, n, floor and gain: from the audit, or else from the training run."""
     audit = found.get("audit")
     if audit is not None and audit.get("students"):
         known: Mapping[str, Any] = flat(audit["students"][0].get("figures") or {})
@@ -135,7 +135,7 @@ def _figure(name: str, figure: Mapping[str, Any], meaning: str | None) -> dict[s
 
 
 def _exported(export: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Tables of the export, each with its columns, a row a model, and what to know about it."""
+    """Tables of the export, each with its columns, one row for each model, and a note."""
     if export is None:
         return []
     tables = (
@@ -162,7 +162,7 @@ def _rows(student: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def _warnings(found: Mapping[str, Any]) -> list[str]:
-    """Those of all stages, each once."""
+    """The warnings of all stages, each once."""
     warnings = [
         *(found["student"].get("warnings") or ()),
         *(audit_warnings(found["audit"]) if found.get("audit") else ()),

@@ -1,4 +1,4 @@
-"""One run in a few lines: teacher beside student, and how loyal the student is."""
+"""A run, an audit or a project as tables for the terminal: teacher and student, loyalties, warnings."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from gradistill.report.number_text import interval, probability
 from gradistill.report.terminal import results_table
 
 RANDOM_HEAD, UNTRAINED = "the same student under a random head", "the student before its first step"
-"""What floors are of: in an audit, and in a run. A model that is audited may come without its start."""
+"""The model whose figures are the floors: in an audit, and in a run. An audit does not have the untrained student."""
 FLOOR = "floor: {}, which has learnt nothing"
 FLOOR_NOTE = f"{FLOOR}; gain: (value - floor) / (1 - floor), 0 or less is no better than the floor"
 
 CONSTANT = "constant answer"
-"""The row of what the best of all constant answers reaches in each metric."""
+"""The name of the row with the best value of each metric that any constant answer reaches."""
 COLUMNS_OF_METRICS = 2
-"""Metrics that stand beside a model's sizes; more have a table of their own, which fits 80 columns."""
+"""Up to this number of metrics share the table of models; more get their own table, which fits 80 columns."""
 
 
 def role_of(metrics: Mapping[str, Any]) -> str:
-    """What the trained model is called: without a teacher it is nobody's student."""
+    """The role of the trained model: ``student`` with a teacher, otherwise ``model``."""
     return "student" if metrics.get("teacher") else "model"
 
 
 @dataclass(frozen=True)
 class RunModel:
-    """One model of a run: its role, what ``metrics.json`` holds of it, and its metrics by the names that people read,
-    on the validation and on the test rows. The constant answer is one too, about which there is nothing more."""
+    """One model of a run: its role, its entry in ``metrics.json``, and its metrics by display name, on the validation
+    and on the test rows. The constant answer is one too, without an entry."""
 
     role: str
     about: Mapping[str, Any]
@@ -63,16 +63,18 @@ def run_models(metrics: Mapping[str, Any]) -> list[RunModel]:
 
 
 def run_table(metrics: Mapping[str, Any]) -> RenderableType:
-    """What ``metrics.json`` holds, as tables."""
+    """The content of ``metrics.json`` as tables."""
     models = run_models(metrics)
-    found = [
+    rows_and_scores = [
         ({"model": m.role} | {name: m.about.get(name) for name in ("name", "layers", "parameters")}, m.scores)
         for m in models
     ]
     title = f"{metrics['method']} on {metrics['task']}, seed {metrics['seed']}"
-    wide = len(found[0][1]) > COLUMNS_OF_METRICS
+    wide = len(rows_and_scores[0][1]) > COLUMNS_OF_METRICS
     parts: list[RenderableType] = [
-        results_table([about if wide else {**about, **scores} for about, scores in found], title=title)
+        results_table(
+            [about if wide else {**about, **scores} for about, scores in rows_and_scores], title=title
+        )
     ]
     if wide:
         parts.append(results_table([{"model": m.role, **m.scores} for m in models]))
@@ -100,7 +102,7 @@ def _notes(*notes: str | None) -> list[Text]:
 
 
 def floor_note(figures: Iterable[Mapping[str, Any]], floor: str) -> str | None:
-    """What floor and gain are, where a figure has them."""
+    """The note on floor and gain, if a figure has them."""
     return FLOOR_NOTE.format(floor) if any(figure.get("floor") is not None for figure in figures) else None
 
 
@@ -119,7 +121,7 @@ def _times(metrics: Mapping[str, Any]) -> Text:
 
 
 def pretraining_table(metrics: Mapping[str, Any]) -> RenderableType:
-    """What ``metrics.json`` of a pre-training holds: distances on texts held out, before and after."""
+    """The content of ``metrics.json`` of a pre-training: distances on held-out texts, before and after."""
     held_out, student = metrics["held_out"], metrics["student"]
     rows = [
         {"distance": name, "before": value, "after": held_out["after"][name]}
@@ -130,7 +132,7 @@ def pretraining_table(metrics: Mapping[str, Any]) -> RenderableType:
 
 
 def audit_view(audit: Mapping[str, Any]) -> RenderableType:
-    """What ``audit.json`` holds, as a table of figures a student, with the verdict below."""
+    """The content of ``audit.json``: a table of figures for each student, and the verdict below."""
     parts: list[RenderableType] = []
     for student in audit["students"]:
         parts.append(
@@ -151,7 +153,7 @@ def audit_view(audit: Mapping[str, Any]) -> RenderableType:
 
 
 def project_view(found: Mapping[str, Any]) -> RenderableType:
-    """What ``commands.run`` returns, as tables: the student, and what became of each stage."""
+    """The result of ``commands.run`` as tables: the student, and the outcome of each stage."""
     rows = [
         {"stage": name, "outcome": entry["outcome"], "seconds": entry.get("seconds")}
         for name, entry in found["stages"].items()
@@ -179,34 +181,35 @@ def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(entry: Mapping[str, Any]) -> dict[str, Any]:
-    apart = entry["difference"]
+    difference = entry["difference"]
     return {
-        "figure": marked_name(entry["figure"], apart),
-        "difference": apart["value"],
-        "95 % CI": interval(apart),
-        "n": apart.get("n"),
+        "figure": marked_name(entry["figure"], difference),
+        "difference": difference["value"],
+        "95 % CI": interval(difference),
+        "n": difference.get("n"),
         "p": probability(entry["p"]),
         "p, corrected": probability(entry["p_corrected"]),
     }
 
 
 def verdict_rows(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a check that warns or fails, and one for a student without any. None in an audit of an earlier version."""
-    found = []
+    """One row for each check that warns or fails, and one for a student without any. Empty for an audit of an earlier
+    version."""
+    rows = []
     students = [(s["name"], s["assessment"]) for s in audit.get("students") or [] if s.get("assessment")]
     for name, part in [("data", audit.get("assessment") or {}), *students]:
-        short = [check for check in part.get("checks") or [] if check["outcome"] != "pass"]
-        found += [
+        open_checks = [check for check in part.get("checks") or [] if check["outcome"] != "pass"]
+        rows += [
             {"about": name, "outcome": c["outcome"], "check": c["name"], "finding": c["reason"]}
-            for c in short
+            for c in open_checks
         ]
-        if not short and name != "data":
-            found.append({"about": name, "outcome": part["outcome"], "check": "all", "finding": None})
-    return found
+        if not open_checks and name != "data":
+            rows.append({"about": name, "outcome": part["outcome"], "check": "all", "finding": None})
+    return rows
 
 
 def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a model with the task's metrics; F1 with its class. None in an audit of an earlier version."""
+    """One row for each model with the task's metrics; F1 with its class. Empty for an audit of an earlier version."""
     positive = (audit.get("data") or {}).get("positive")
     return [
         {"model": model, **{metric_title(name, positive): value for name, value in scores.items()}}
@@ -215,6 +218,6 @@ def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def audit_scores(audit: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The task's metrics of each model of an audit, and last those of the constant answer."""
+    """The task's metrics of each model of an audit, and then of the constant answer."""
     constant = audit.get("constant_metrics")
     return [*(audit.get("metrics") or {}).items(), *([(CONSTANT, constant)] if constant else [])]

@@ -1,8 +1,8 @@
-"""Drawings for a page, as SVG that is part of it.
+"""Plots for a page, as inline SVG.
 
-What matplotlib writes is taken apart and put together again: its style attributes become plain attributes, so the
-page's policy can forbid styles that it did not bring; text, axes and lines take the colour of the page, light or
-dark; ids get a prefix of their plot. Series differ in marker and line as well as in colour.
+The output of matplotlib is rewritten. Style attributes become plain attributes, so that the page's policy can forbid
+all other styles. Text, axes and lines take the colour of the page, light or dark. Ids get a prefix of their plot.
+Series differ in marker and line as well as in colour.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#010203"
-"""Stands for the page's own colour of text until the SVG is written."""
+"""A placeholder for the page's colour of text, replaced when the SVG is written."""
 
 COLOURS = ("#4a90d9", "#d9730d", "#1f9e7a", "#b565b8", "#9a8a1a")
-"""Of middle lightness, so that they stand out from white and from near black."""
+"""Colours of medium lightness, which are visible on white and on near black."""
 
 LABEL_WIDTH = 22
 WIDTH = 4.2  # inches: about a phone's width, so that text keeps its size there
@@ -32,7 +32,7 @@ WIDTH = 4.2  # inches: about a phone's width, so that text keeps its size there
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot: its title, what it shows in a sentence, and the SVG."""
+    """One plot: its title, a sentence about it, and the SVG."""
 
     title: str
     note: str
@@ -45,7 +45,7 @@ def short(text: str) -> str:
 
 
 def svg(draw: Callable[[Axes], None], title: str, height: float, legend: int) -> str:
-    """Draws on one pair of axes and gives the SVG; whatever the user has set for matplotlib plays no part."""
+    """Draw on one pair of axes; returns the SVG. The user's settings of matplotlib have no effect."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -69,14 +69,14 @@ def svg(draw: Callable[[Axes], None], title: str, height: float, legend: int) ->
 
 
 def _settings(title: str) -> Any:
-    """Text stays text and is no formula; ids come from the title and not from chance."""
+    """The settings of matplotlib: text stays text and is no formula, and ids depend on the title, not on chance."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     fixed = {"svg.fonttype": "none", "svg.hashsalt": title, "text.parse_math": False, "font.size": 9.5}
     return fixed | dict.fromkeys(inked, INK) | {"axes.spines.top": False, "axes.spines.right": False}
 
 
 def _inline(written: bytes, title: str) -> str:
-    """The drawing alone: no prolog, no namespaces, no style sheet, ids that no other plot of the page has."""
+    """The drawing without prolog, namespaces and style sheet, and with ids that are unique on the page."""
     root = ElementTree.fromstring(written)
     prefix = re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
     for parent in root.iter():

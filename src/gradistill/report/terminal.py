@@ -1,9 +1,9 @@
-"""What ``gradistill explain`` and the tables of the commands look like in a terminal.
+"""Terminal output: the result of ``gradistill explain``, and the tables of the commands.
 
-Nothing is shown by colour alone: signs (``+`` toward the label, ``-`` away from it) show the same, beside the words
-where there is no colour and in the table everywhere. Colour-blind readers distinguish blue and orange, and
-the shades keep their contrast on a light and on a dark background. Text that is not ours goes through
-``printable`` into ``rich.text.Text``, so neither the terminal nor rich interprets any of it.
+Colour is never the only sign: ``+`` (toward the label) and ``-`` (away from it) follow the words if there is no colour,
+and are always in the table. Colour-blind readers distinguish blue and orange, and the shades keep their contrast on a
+light and on a dark background. Text from outside goes through ``printable`` into ``rich.text.Text``, so that neither
+the terminal nor rich interprets it.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from gradistill.data.word_scores import WordScore
 from gradistill.printing import printable
 
 LEVELS = (0.1, 0.33, 0.66)
-"""Shares of the strongest word from which a word is marked weak, medium, strong."""
+"""Shares of the strongest word's score from which a word is marked weak, medium or strong."""
 
 TOWARD = ("#4a90d9", "underline bold #4a90d9", "bold white on #1f5fae")
 AWAY = ("#d9730d", "underline bold #d9730d", "bold white on #b85300")
 BAR_WIDTH = 20
 TOP_WORDS = 10
 LONGEST_WORD = 30
-"""Columns: a word in a table that is no longer stands on one line."""
+"""A word in a table of at most this number of columns is not broken."""
 LABELS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One prediction and the words it rests on, ready to be shown.
+    """One prediction and the words that support it, ready to be shown.
 
-    ``label`` is the label that is explained; it need not be the predicted one, which is the most probable.
-    ``words`` holds positive scores for what supports ``label`` (or for a higher ``prediction``), negative ones
-    for what opposes it. With ``signed=False`` the scores are sizes without a direction. ``probabilities`` is
-    for classification, ``prediction`` for regression. ``residual`` is the completeness residual of Integrated
-    Gradients as a share of ``|F(E) − F(baseline)|``, ``None`` where the method has none. ``cut`` holds the number of
-    tokens that the model read and that of the whole text, where it read only a part. ``assigned`` are the labels that
-    a model of several labels a row predicts, at its thresholds; ``None`` of other models.
+    ``label`` is the explained label, which need not be the predicted (most probable) one. ``words`` have positive
+    scores if they support ``label`` (or a higher ``prediction``), and negative ones if they oppose it. With
+    ``signed=False`` the scores are sizes without a direction. ``probabilities`` is for classification, ``prediction``
+    for regression. ``residual`` is the completeness residual of Integrated Gradients as a share of
+    ``|F(E) − F(baseline)|``, ``None`` for methods without one. ``cut`` holds the number of tokens that the model read
+    and that of the whole text, if it read only a part. ``assigned`` are the labels that a multi-label classifier
+    predicts, at its thresholds; ``None`` for other models.
     """
 
     model: str
@@ -61,13 +61,13 @@ class Explanation:
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """The predicted label, or labels; of equal probabilities the explained one."""
+        """The predicted label or labels; with equal probabilities the explained label."""
         return tuple(label for label, _ in self.ranked[:1]) if self.assigned is None else self.assigned
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
-        """The labels with their probabilities, the highest first. Of equal ones the explained label leads, so that a
-        tie is not read as a label that was not predicted."""
+        """The labels with their probabilities, the highest first. With equal probabilities the explained label is
+        first, so that a tie does not look like another prediction."""
         labels = (self.probabilities or {}).items()
         return sorted(labels, key=lambda item: (-item[1], item[0] != self.label))
 
@@ -83,7 +83,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Words with their marks; whether by colour or by signs is known only to the console that prints them."""
+    """Words with marks by score. The console that prints them decides between colours and signs."""
 
     words: Sequence[WordScore]
     texts: Sequence[str]
@@ -119,15 +119,15 @@ def heat_map(
     signed: bool = True,
     toward: str = "the prediction",
 ) -> HeatMap:
-    """The texts with their words marked by score, relative to the strongest word of all of them.
+    """The texts with their words marked by score, relative to the strongest word of all texts.
 
-    ``toward`` is what positive scores support, in the legend.
+    ``toward`` is the name of what positive scores support, in the legend.
     """
     return HeatMap(words, texts, signed, toward)
 
 
 def render(explanation: Explanation) -> RenderableType:
-    """The whole explanation: what is predicted, the marked text, the strongest words, and how it was found."""
+    """The whole explanation: the prediction, the marked text, the strongest words, and the method."""
     toward = "a higher prediction" if explanation.prediction is not None else explanation.label
     return Group(
         _headline(explanation),
@@ -172,16 +172,16 @@ class ResultsTable:
 
 
 def results_table(rows: Sequence[Mapping[str, object]], title: str = "", note: str = "") -> ResultsTable:
-    """Any rows as a table: columns in the order their keys first come, numbers to the right, 3 decimals.
+    """Rows as a table: columns in the order of their keys' first occurrence, numbers to the right, 3 decimals.
 
-    A missing key is an empty cell, ``None`` is ``-``. Where the console is narrow, the widest columns wrap first, and
-    between words as long as that is possible.
+    A missing key is an empty cell, ``None`` is ``-``. On a narrow console the widest columns wrap first, between words
+    if possible.
     """
     return ResultsTable(rows, title, note)
 
 
 def _widths(columns: Sequence[Sequence[str]], available: int) -> list[int]:
-    """Of each column of texts the width: of its longest text, or less, where all together are too wide."""
+    """The width of each column: that of its longest text, or less if all columns together are too wide."""
     widths = [max(map(cell_len, texts)) for texts in columns]
     words = [max((cell_len(word) for text in texts for word in text.split()), default=1) for texts in columns]
     for least in ([min(word, LONGEST_WORD) for word in words], [1] * len(words)):
@@ -215,7 +215,7 @@ def _headline(explanation: Explanation) -> RenderableType:
 
 
 def _legend(toward: str | None, colour: bool) -> Text:
-    """What the marks mean; ``toward`` is ``None`` for scores without a direction."""
+    """The legend of the marks; ``toward`` is ``None`` for scores without a direction."""
     legend = Text("Marked ")
     directions = ((True, "importance, for or against"),)
     if toward is not None:
@@ -236,7 +236,8 @@ def _append_marked(line: Text, word: str, level: int, positive: bool, colour: bo
 
 
 def _level(score: float, top: float) -> int:
-    """0 for unmarked, 1 to 3 for weak to strong. Compared as products: a tiny ``top`` would overflow a quotient."""
+    """The level of a word: 0 is unmarked, 1 to 3 are weak to strong. A quotient would overflow with a tiny ``top``, so
+    products are compared."""
     return sum(abs(score) >= share * top for share in LEVELS) if score else 0
 
 

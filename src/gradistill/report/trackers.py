@@ -1,4 +1,4 @@
-"""Sends an audit to experiment trackers: its figures as numbers, its page as an artefact."""
+"""Send an audit to experiment trackers: its figures as numbers, its page as an artefact."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from gradistill.auditing.per_example import CHALLENGE
 from gradistill.errors import RecipeError, nearest
 
 PROJECT = "huggingface"
-"""Where transformers puts the runs of its Trainer, unless a variable of the tracker names another project."""
+"""The default project, the same as for the Trainer of transformers. An environment variable can name another one."""
 ARTEFACT = "audit"
-"""The artefact's type; its name is that of the folder of the audit."""
+"""The type of the artefact. Its name is the name of the audit's folder."""
 REFUSED_IN_ARTEFACTS = re.compile(r"[^\w\-.]")
-"""Characters that the name of no artefact may have, such as spaces."""
+"""Characters that names of artefacts must not have, such as spaces."""
 REFUSED_BY_MLFLOW = re.compile(r"[^\w\-./: ]")
-"""Characters that no metric of mlflow may have, such as brackets in the name of a student."""
+"""Characters that names of mlflow metrics must not have, such as brackets in the name of a student."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is sent of one audit: ``numbers`` by name, the ``page`` (HTML) and the ``table`` (Markdown), as files."""
+    """The parts of an audit that are sent: ``numbers`` by name, and the files ``page`` (HTML) and ``table``
+    (Markdown)."""
 
     name: str
     numbers: Mapping[str, float]
@@ -39,17 +40,17 @@ class Report:
 
 
 def send_audit(audit: Mapping[str, Any], page: Path, report_to: Sequence[str]) -> None:
-    """Send what ``audit.json`` holds to each of these trackers.
+    """Send the figures and the page of an audit to each of these trackers.
 
     Every figure becomes ``audit/STUDENT/FIGURE`` and its floor ``audit/STUDENT/FIGURE_floor``. The page becomes an
     artefact of trackio, wandb and mlflow. TensorBoard has none, so it gets the Markdown table as text.
 
     Parameters:
-        ``audit``: what ``audit.json`` holds.
-        ``page``: its ``audit.html``, with ``audit.md`` beside it. Their folder names the run.
+        ``audit``: the content of ``audit.json``.
+        ``page``: its ``audit.html``, with ``audit.md`` in the same folder. The run has the name of the folder.
         ``report_to``: any of ``tensorboard``, ``trackio``, ``wandb`` and ``mlflow``.
 
-    Raises RecipeError for another tracker, or one whose package is missing (``check_trackers``).
+    Raises RecipeError for an unknown tracker, and for one whose package is missing (``check_trackers``).
 
     Example: ``send_audit(found, Path("runs/audit/audit.html"), ["trackio"])``
     """
@@ -60,7 +61,7 @@ def send_audit(audit: Mapping[str, Any], page: Path, report_to: Sequence[str]) -
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises RecipeError for a name that is no tracker, and for one whose package is not installed."""
+    """Raise RecipeError for an unknown tracker, and for one whose package is not installed."""
     for name in names:
         if name not in SENDERS:
             raise RecipeError(f"{name!r} is no experiment tracker.", remedy=nearest(name, SENDERS))
@@ -73,7 +74,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def known_trackers(report_to: str | Sequence[str] | None) -> list[str]:
-    """Of what a Trainer reports to (``TrainingArguments.report_to``) the trackers that an audit can be sent to.
+    """The trackers in ``TrainingArguments.report_to`` to which an audit can be sent.
 
     Example: ``known_trackers("tensorboard") == ["tensorboard"]``
     """
@@ -135,4 +136,4 @@ SENDERS: Mapping[str, Callable[[Report], None]] = {
     "wandb": _to_wandb,
     "mlflow": _to_mlflow,
 }
-"""How a report is sent, by tracker, under the names of transformers' ``report_to``."""
+"""The function that sends a report, by tracker, under the names of transformers' ``report_to``."""
