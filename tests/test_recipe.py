@@ -291,7 +291,7 @@ def test_any_text_is_a_recipe_or_a_recipe_error(text: str, method: str | None, t
     ("changes", "message"),
     [
         (["objectives.soft_label.start=0.5", "objectives.hard_label.start=0.4"], "from 50% to 100%"),
-        (["objectives.soft_label.end=0.5", "objectives.hard_label.end=0.9"], "let the stages meet"),
+        (["objectives.soft_label.end=0.5", "objectives.hard_label.end=0.9"], "close the gap between stages"),
         (
             ["objectives.soft_label.start=0.7", "objectives.soft_label.end=0.7"],
             "^objectives.soft_label: start 0.7 does",
