@@ -294,7 +294,7 @@ def test_any_text_is_a_recipe_or_a_recipe_error(text: str, method: str | None, t
         (["objectives.soft_label.end=0.5", "objectives.hard_label.end=0.9"], "close the gap between stages"),
         (
             ["objectives.soft_label.start=0.7", "objectives.soft_label.end=0.7"],
-            "^objectives.soft_label: start 0.7 does",
+            "^objectives.soft_label: start 0.7 is not below",
         ),
         (["objectives.soft_label.start=1"], "less than 1"),
     ],
