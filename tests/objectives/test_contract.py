@@ -110,7 +110,7 @@ def looked_into(family: str, labels: int, attention: str | None, seed: int) -> t
 
 @pytest.mark.parametrize("name", sorted(OF_EVERY_TOKEN))
 def test_states_of_shortened_texts_are_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match="grows shorter"):
+    with pytest.raises(RecipeError, match="shortens the sequence"):
         step_of(EVERY[name], "funnel")
 
 

@@ -65,7 +65,8 @@ def _pattern(watched: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _word(word: str, marks: str) -> str:
-    """A pattern for a word that is not part of a longer one: not "isn" in "isn't", no letter without its mark. At a sign such as "!" a word may start or end anywhere."""
+    """A pattern for a word that is not part of a longer one: not "isn" in "isn't", no letter without its mark. At a
+    sign such as "!" a word may start or end anywhere."""
     before = rf"(?<!{_LETTER})(?<![{marks}])(?<!{_LETTER}['’])"
     after = rf"(?!['’]?{_LETTER})(?![{marks}])"
     parts = r"\s+".join(map(re.escape, word.split()))
