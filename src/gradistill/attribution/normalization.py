@@ -54,7 +54,7 @@ def unit_maps(
 
 
 def keep_largest(vectors: Float[Tensor, "*batch hidden"], share: float) -> Float[Tensor, "*batch hidden"]:
-    """``vectors`` with all entries 0 but the largest in absolute value: ``round(share · D)``, at least one (AD-KD's K)."""
+    """``vectors`` with only the ``round(share · D)`` entries of largest absolute value, at least one (AD-KD's K)."""
     width = vectors.shape[-1]
     kept = max(1, round(share * width))
     if kept >= width:

@@ -10,8 +10,8 @@ Regression has one output ``z`` and no labels: ``log_odds``, ``logit``, ``margin
 prediction ``z``, ``gold_loss`` is ``(z − y)²``, and ``label_nll`` does not exist.
 
 With several labels a row each label is a separate Bernoulli variable. ``log_odds``, ``logit`` and ``margin`` of label c
-are then the logit ``z_c``, ``confidence`` is ``σ(z_c)``, ``label_nll`` is ``−log σ(z_c)``, and ``gold_loss`` is the mean
-over the labels of the binary cross-entropy. These targets are not shift-invariant: C views take C gradients.
+are then the logit ``z_c``, ``confidence`` is ``σ(z_c)``, ``label_nll`` is ``−log σ(z_c)``, and ``gold_loss`` is the
+mean over the labels of the binary cross-entropy. These targets are not shift-invariant: C views take C gradients.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ class Target:
     """A scalar (``kind``) of one or all labels (``view``).
 
     Views: ``all``, every label as a view (AD-KD's multi-view); ``own``, the label that the model itself predicts;
-    ``teacher``, the label that the teacher predicts; ``gold``, the label of the data. ``sampled``: a label that is drawn
-    for each example and step, equal for teacher and student. C times its distance is an unbiased estimate of the sum
-    over ``all``. ``projected``: the sum of all labels with random signs. The squared norm of a difference of gradients
-    is then an unbiased estimate of the sum over ``all``. (A regression has one output, and nothing is drawn.)
+    ``teacher``, the label that the teacher predicts; ``gold``, the label of the data. ``sampled``: a label that is
+    drawn for each example and step, equal for teacher and student. C times its distance is an unbiased estimate of the
+    sum over ``all``. ``projected``: the sum of all labels with random signs. The squared norm of a difference of
+    gradients is then an unbiased estimate of the sum over ``all``. (A regression has one output, and nothing is drawn.)
     """
 
     kind: TargetKind = "log_odds"
