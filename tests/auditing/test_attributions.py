@@ -179,5 +179,5 @@ def test_what_cannot_be_explained_is_refused(explain: Any, rows: list[dict[str, 
 
 
 def test_a_narrow_model_has_no_attributions(rows: list[dict[str, Any]]) -> None:
-    with pytest.raises(ModelError, match="narrower than float32"):
+    with pytest.raises(ModelError, match="lower precision than float32"):
         next(attribute(build("bert").bfloat16(), rows, Collator(tokenizer(WORDS))))

@@ -117,7 +117,7 @@ def test_a_function_predicts_logarithms_of_its_probabilities() -> None:
     (found,) = predictor.logits(whole)
     assert found[0, 0] - found[0, 1] == pytest.approx(np.log(24 / 11))
     assert replace(predictor, order=(1, 0)).logits(whole)[0] == pytest.approx(found[:, ::-1])
-    with pytest.raises(GradistillError, match="knows no mask"):
+    with pytest.raises(GradistillError, match="has no mask token"):
         predictor.logits(COPIES)
     sure = FunctionPredictor(lambda texts: [[1, 0]] * len(texts))
     assert sure.logits([Copy(("a",))])[0, 0].tolist() == [0, np.log(LEAST)]

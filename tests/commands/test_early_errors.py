@@ -76,7 +76,7 @@ def test_settings_of_a_teacher_that_reads_the_texts_by_itself(small: Any, tmp_pa
         (prompt, "kd", ["student.layers=9"], "is to have 9 layers"),
         (prompt, "kd", ["student.embeddings=copied"], "student.embeddings is copied"),
         (prompt, "gkd", ["student.embeddings=own"], "input gradients cannot be compared"),
-        (answer, "adkd", [], "known by its outputs alone"),
+        (answer, "adkd", [], "teacher's outputs are known"),
         (answer, "kd", ["training.augment=2"], "the teacher is a function"),
         ([teacher, answer], "kd", ["training.augment=2"], "the mean of several teachers"),
         ([teacher, answer], "kd", [], "a function without labels"),

@@ -279,13 +279,13 @@ def test_a_tokenizer_with_more_ids_than_the_matrix_is_refused(command: str, tmp_
 def test_a_store_of_attention_that_cannot_be_seen_is_refused_as_training_is(
     method: str, small: Any, tmp_path: Path
 ) -> None:
-    """DeBERTa-v2's attention cannot be looked into: the store's layout divided by its 0 heads."""
+    """DeBERTa-v2's attention cannot be recorded: the store's layout divided by its 0 heads."""
     names = {0: "negative", 1: "positive"}
     build("deberta_v2", labels=2, id2label=names).save_pretrained(tmp_path / "t")
     tokenizer(WORDS).save_pretrained(tmp_path / "t")
     recipe = load_recipe(method)
     for run in (distill, store_signals):
-        with pytest.raises(RecipeError, match="cannot be looked into"):
+        with pytest.raises(RecipeError, match="cannot be recorded"):
             run(str(tmp_path / "t"), small.choice("two"), tmp_path / "out", recipe)
         assert not (tmp_path / "out").exists()
 

@@ -263,7 +263,7 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
         ("epochs: 2", "epochs: -2", r"line 4 .*training\.epochs"),
         ("method: kd", "method: kdd", r"line 5 .*there is no method 'kdd'"),
         ("method: kd", "set: [training.epoch=3]", r"(?s)line 5.*training\.epoch"),
-        ("source: rows.csv", "source: rows.csv, validation_share: 0.2", r"stands twice, in line 3"),
+        ("source: rows.csv", "source: rows.csv, validation_share: 0.2", r"is used twice, in line 3"),
         ("model: ", "model: python:os:system, set: [], x: ", r"line 4: teacher\.model names code to run"),
         ("method: kd", "method: kd, set: [training.arguments.hub_token=hf_abcdefghijkl]", r"line 5.*secret"),
         ("model: ", "fine_tuned: ./t, model: ", r"line 4.*teacher\.model is given, and teacher\.fine_tuned too"),

@@ -90,7 +90,9 @@ def test_the_best_checkpoint_is_found_where_the_folder_is_now(
 def test_a_best_checkpoint_that_is_gone_is_named(small: Any, tmp_path: Path) -> None:
     cut(lambda: small.distilled("kd", "two", tmp_path / "run", *RISING, callbacks=[CutAt(6)]))
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-3")
-    with pytest.raises(TrainingError, match="checkpoint-3, the best so far, is gone or damaged"):
+    with pytest.raises(
+        TrainingError, match="checkpoint-3, the best checkpoint so far, is missing or damaged"
+    ):
         small.distilled("kd", "two", tmp_path / "run", *RISING)
 
 
@@ -261,4 +263,4 @@ def test_a_size_of_the_arguments_is_no_lack_of_memory(small: Any, tmp_path: Path
     assert "batch_size" not in found
     text = "\n".join(lines)
     assert "memory" not in text
-    assert "per_device_train_batch_size 4 holds, and not training.batch_size 8" in text
+    assert "per_device_train_batch_size 4 overrides training.batch_size 8" in text

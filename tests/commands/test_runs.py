@@ -155,7 +155,7 @@ def test_what_cannot_be_a_student_is_refused_before_training(small: Any, tmp_pat
     load_classifier(small.teachers["two"])[0].save_pretrained(other)
     tokenizer().save_pretrained(other)
     with pytest.raises(
-        RecipeError, match=r"(?s)\[CLS\] states cannot be compared.*some of attribution_map, "
+        RecipeError, match=r"(?s)\[CLS\] states cannot be compared.*objectives among attribution_map, "
     ):
         small.distilled("pkd", "two", tmp_path / "b", f"student.checkpoint={other}")
     with pytest.raises(GradistillError, match=r"(?s)5.*3"):

@@ -112,10 +112,10 @@ def test_a_folder_serves_only_what_it_was_made_for(small: Any, tmp_path: Path) -
     small.distilled("adkd", "two", tmp_path / "fits", signals=StoreChoice(str(folder)))
     for changes, difference in (
         (("training.max_train_rows=10",), "data: "),
-        (("training.max_length=9",), "max_length: 64 there, 9 wanted"),
+        (("training.max_length=9",), "max_length: 64 in the store, 9 expected"),
         (
             ("objectives.attribution_map.view=own",),
-            r"signals.AttributionScores/log_odds/own\S*: missing there",
+            r"signals.AttributionScores/log_odds/own\S*: missing in the store",
         ),
     ):
         with pytest.raises(StoreError, match=f"(?s)for something else:.*{difference}"):
@@ -187,7 +187,7 @@ def test_repair_refuses_a_store_for_something_else(small: Any, tmp_path: Path) -
         if damage:
             (folder / "shard-00001.arrow").unlink()
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        with pytest.raises(StoreError, match="max_length: 64 there, 9 wanted"):
+        with pytest.raises(StoreError, match="max_length: 64 in the store, 9 expected"):
             store(small, folder, "training.max_length=9", repair=True)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

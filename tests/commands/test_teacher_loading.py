@@ -103,7 +103,7 @@ def test_a_student_of_other_tokens_learns_its_outputs(
     assert found["loyalty"]["label"]["n"] == 10
     assert found["loyalty"]["response"]["n"] > 0
     assert found["loyalty"]["saliency"] is None
-    with pytest.raises(RecipeError, match="attribution_map: the teacher is known by its outputs alone"):
+    with pytest.raises(RecipeError, match="attribution_map: only the teacher's outputs are known"):
         distill(teacher, data, tmp_path / "no", load_recipe("adkd", changes=changes), signals=HELD)
     with pytest.raises(RecipeError, match="is given for a teacher that is no model"):
         distill([teacher, teacher], data, tmp_path / "no", load_recipe("kd", changes=changes), signals=HELD)

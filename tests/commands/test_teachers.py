@@ -140,10 +140,10 @@ def test_what_needs_more_than_outputs_is_refused(small: Any, answer: Any, tmp_pa
     for method in ("adkd", "pkd"):
         with pytest.raises(
             RecipeError,
-            match=r"(?s)known by its outputs alone.*some of coalition_matching, hard_label, soft_label\n",
+            match=r"(?s)teacher's outputs are known.*objectives among coalition_matching, hard_label, soft_label\n",
         ):
             distill(answer, data, tmp_path / "no", recipe_for(method, small.base, "student.embeddings=own"))
-    with pytest.raises(RecipeError, match="known by its outputs alone"):
+    with pytest.raises(RecipeError, match="teacher's outputs are known"):
         write_texts(data, tmp_path / "texts.jsonl", load_recipe("adkd"))
     with pytest.raises(RecipeError, match="near words"):
         distill(answer, data, tmp_path / "no", recipe_for("kd", small.base, "training.augment=2"))

@@ -97,7 +97,7 @@ def on_families(*names: str) -> Any:
 @pytest.mark.parametrize("family", sorted(HIDDEN_ATTENTION))
 @pytest.mark.parametrize("name", ["attention_scores", "self_attention_relations"])
 def test_attention_that_cannot_be_looked_into_is_refused(name: str, family: str) -> None:
-    with pytest.raises(RecipeError, match="cannot be looked into"):
+    with pytest.raises(RecipeError, match="cannot be recorded"):
         step_of(EVERY[name], family)
 
 
@@ -110,7 +110,7 @@ def looked_into(family: str, labels: int, attention: str | None, seed: int) -> t
 
 @pytest.mark.parametrize("name", sorted(OF_EVERY_TOKEN))
 def test_states_of_shortened_texts_are_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match="grows shorter"):
+    with pytest.raises(RecipeError, match="shortens the sequence"):
         step_of(EVERY[name], "funnel")
 
 

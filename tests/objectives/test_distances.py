@@ -143,7 +143,7 @@ FACTS = ModelFacts(layers=3, width=16, labels=3)
         ("patience", {}, ModelFacts(1, 16, 3), True, "1 layer.s. has no intermediate state"),
         ("patience", {"layer_map": (1, 9)}, FACTS, True, "layer map .1, 9."),
         ("gradient_alignment", {}, ModelFacts(3, 8, 3), True, "8 wide, the teacher 16"),
-        ("gradient_alignment", {}, FACTS, False, "keeps embeddings of its own"),
+        ("gradient_alignment", {}, FACTS, False, "has its own embeddings"),
         ("gradient_alignment", {"sites": ("cls",)}, ModelFacts(1, 16, 3), True, "no intermediate state"),
         (
             "attribution_map",

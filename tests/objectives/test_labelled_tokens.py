@@ -262,9 +262,7 @@ def test_rows_with_a_label_are_counted_and_first_tokens_found() -> None:
 
 def test_models_and_labels_of_another_kind_are_refused() -> None:
     facts, plain = found(1)[1], Probe.find(build("bert"))
-    with pytest.raises(
-        TrainingError, match="The teacher labels the tokens of a text, and the student whole texts"
-    ):
+    with pytest.raises(TrainingError, match="The teacher labels tokens, and the student labels whole texts"):
         refuse_other_pair(Pair(plain, facts))
     with pytest.raises(TrainingError, match=r"int64s of the shape \(3,\), and the student labels the tokens"):
         refuse_labels(Batch.of(collated()), facts)

@@ -132,7 +132,7 @@ def test_a_regression_takes_the_edit_with_the_lowest_score() -> None:
 
 def test_what_is_missing_is_named() -> None:
     model = build("bert")
-    with pytest.raises(TrainingError, match="edits that turn the teacher"):
+    with pytest.raises(TrainingError, match="no edits that change the teacher's label"):
         computed(model, EditedLogits(), batch=batch_of(collated()))
     with pytest.raises(DataError, match="mask token"):
         computed(model, CounterfactualTokens(), batch=replace(batch_of(collated()), mask_token_id=None))

@@ -168,7 +168,7 @@ def test_an_unfinished_one_stays_for_who_asks_for_less_and_gives_way_to_other_si
 @pytest.mark.parametrize("change", ["teacher", "encoding", "damage", "same signal in another encoding"])
 def test_it_is_refused_and_left_as_it_is(change: str, tmp_path: Path) -> None:
     made = built(tmp_path / "store", signals=FIRST)
-    wanted, message = plan(made.folder, teacher="bb"), "teacher: aa there, bb wanted"
+    wanted, message = plan(made.folder, teacher="bb"), "teacher: aa in the store, bb expected"
     if change == "encoding":
         wanted, message = plan(made.folder, signals=LATER, encoding="int8"), "give --encoding float32"
     elif change.startswith("same"):
@@ -192,7 +192,7 @@ def test_what_words_a_store_is_of_is_kept_and_compared(tmp_path: Path) -> None:
     assert Manifest.read(made.folder).made_for["words"] == "cc"
     opened(plan(made.folder, words="cc"))
     opened(plan(made.folder))
-    with pytest.raises(StoreError, match="words: cc there, dd wanted"):
+    with pytest.raises(StoreError, match="words: cc in the store, dd expected"):
         build(plan(made.folder, words="dd"), Oracle(), collate)
 
 
@@ -231,7 +231,7 @@ def test_a_reader_whose_store_became_another_one_stops(tmp_path: Path) -> None:
     built(made.folder, teacher="bb")
     longer = built(made.folder, signals=FIRST, teacher="bb")
     (made.folder / "shard-00000.arrow").unlink()
-    with pytest.raises(StoreError, match="teacher: bb there, aa wanted"):
+    with pytest.raises(StoreError, match="teacher: bb in the store, aa expected"):
         before(Batch.of(collate([longer.rows[0]])), FIRST)
 
 

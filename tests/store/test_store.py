@@ -169,7 +169,7 @@ def test_a_store_keeps_the_shards_that_it_was_begun_with(
     with logged(printed):
         build(plan(tmp_path / "store"), teacher, collate)
     assert teacher.asked == 40 - first.asked
-    assert [line for line in printed if line.startswith("going on: 1 of ")]
+    assert [line for line in printed if line.startswith("resuming: 1 of ")]
     assert content(tmp_path / "store") == whole
     (tmp_path / "store" / "shard-00001.arrow").unlink()
     writer.rebuild(plan(tmp_path / "store"), [1], Oracle(), collate)
@@ -223,7 +223,7 @@ def test_building_some_shards_again_vouches_for_no_other(tmp_path: Path) -> None
 def test_a_store_for_something_else_is_not_mended(tmp_path: Path) -> None:
     made = built(tmp_path / "store")
     before = content(made.folder)
-    with pytest.raises(StoreError, match="teacher: aa there, bb wanted"):
+    with pytest.raises(StoreError, match="teacher: aa in the store, bb expected"):
         writer.rebuild(plan(tmp_path / "store", teacher="bb"), [0], Oracle(), collate)
     assert content(made.folder) == before
 
@@ -248,13 +248,13 @@ def test_a_store_for_something_else_is_refused_with_the_difference(tmp_path: Pat
 def test_an_unfinished_store_for_something_else_is_refused(tmp_path: Path) -> None:
     made = plan(tmp_path / "store")
     writer._open_folder(made)
-    with pytest.raises(StoreError, match="teacher: aa there, bb wanted"):
+    with pytest.raises(StoreError, match="teacher: aa in the store, bb expected"):
         build(plan(tmp_path / "store", teacher="bb"), Oracle(), collate)
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(StoreError, match="files that are no store: thesis.tex"):
+    with pytest.raises(StoreError, match="files that are not a store: thesis.tex"):
         built(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -493,7 +493,7 @@ def test_an_unfinished_store_keeps_shards_of_versions_that_noted_no_content(tmp_
 def test_rows_that_share_a_number_are_refused(tmp_path: Path) -> None:
     """Two encoded tables one behind the other, both numbered from 0."""
     made = built(tmp_path / "store")
-    with pytest.raises(StoreError, match="40 of 80 rows have the number of another one"):
+    with pytest.raises(StoreError, match="40 of 80 rows have the index of another row"):
         StoredTeacher(made.folder, Manifest.read(made.folder), made.columns, [*range(40), *range(40)])
 
 
@@ -508,7 +508,7 @@ def test_a_folder_that_cannot_be_is_one_message(name: str, tmp_path: Path) -> No
 def test_a_refused_build_leaves_no_lock(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "mine.txt").touch()
-    with pytest.raises(StoreError, match="files that are no store"):
+    with pytest.raises(StoreError, match="files that are not a store"):
         built(tmp_path / "theirs")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "theirs"]
 

@@ -764,7 +764,7 @@ def _unknown(side: Side) -> Any:
 # --- what DistillationTrainer refuses
 
 
-@refused("compute_loss_func", "the loss of DistillationTrainer is that of its objectives")
+@refused("compute_loss_func", "DistillationTrainer computes its loss from objectives")
 def _loss_func(side: Side) -> Any:
     return side.trained(
         options={"compute_loss_func": lambda outputs, labels, num_items_in_batch=None: outputs.logits.sum()}
@@ -830,7 +830,7 @@ refused("an optimizer whose package is missing", "optim='grokadamw'", optim="gro
 refused("optimizers that step within the backward pass", "within the backward pass", optim="lomo")
 refused("label_names", "labels are read from the column labels", label_names=["gold"])
 refused("gradient_accumulation_steps=0", "gradient_accumulation_steps is 0", gradient_accumulation_steps=0)
-refused("max_steps=0", "no step would be taken", max_steps=0)
+refused("max_steps=0", "no optimizer step would run", max_steps=0)
 refused(
     "a sampling strategy that there is not",
     "train_sampling_strategy is 'sorted'",
@@ -840,7 +840,7 @@ refused("average_tokens_across_devices=False", "averages are over the rows of al
         average_tokens_across_devices=False)  # fmt: skip
 refused("use_liger_kernel", "fused kernels of Liger", use_liger_kernel=True)
 refused("ddp_static_graph", "the graph changes", ddp_static_graph=True)
-refused("use_seedable_sampler=False", "the order of rows comes from the seed",
+refused("use_seedable_sampler=False", "the seed determines the order of rows",
         accelerator_config={"use_seedable_sampler": False})  # fmt: skip
 refused("dataloader_drop_last with less than a batch", "fill no batch", dataloader_drop_last=True,
         per_device_train_batch_size=64)  # fmt: skip

@@ -231,8 +231,8 @@ def test_a_loss_outside_of_a_step_is_whole(kit: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "fault"),
     {
-        "finetune": "there is nothing beside hard_label",
-        "kd": "there is nothing beside hard_label and soft_label",
+        "finetune": "there is no objective other than hard_label",
+        "kd": "there is no objective other than hard_label and soft_label",
         "pretrain": "there is neither hard_label nor soft_label",
         "tinybert": "never run on the same step",
     }.items(),

@@ -101,13 +101,13 @@ def test_what_has_no_second_derivative_is_refused_under_gradient_objectives(chan
 
 def test_label_smoothing_needs_labels_that_are_classes(kit: Any) -> None:
     changes = ["training.arguments.label_smoothing_factor=0.1"]
-    with pytest.raises(RecipeError, match="scores are not smoothed"):
+    with pytest.raises(RecipeError, match="does not apply to scores"):
         check_training(
             load_recipe("kd", changes=changes), MetricNames("spearman", ("spearman",), classes=False)
         )
     with pytest.raises(TrainingError, match="there is no hard_label to smooth"):
         kit.trainer([SoftLabel()], label_smoothing_factor=0.1)
-    with pytest.raises(TrainingError, match="scores are not smoothed"):
+    with pytest.raises(TrainingError, match="does not apply to scores"):
         kit.trainer([HardLabel()], kit.models(1), label_smoothing_factor=0.1)
 
 

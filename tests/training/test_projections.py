@@ -154,7 +154,7 @@ def test_a_schedule_that_was_handed_in_cannot_know_projections(kit: Any) -> None
     student, teacher = narrow_pair(kit)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    with pytest.raises(TrainingError, match="does not know the projections"):
+    with pytest.raises(TrainingError, match="does not cover the projections"):
         kit.trainer(hidden(), (student, teacher), options={"optimizers": (optimizer, schedule)})
 
 

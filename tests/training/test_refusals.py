@@ -47,7 +47,7 @@ def test_a_missing_teacher_is_refused(objective: Any, kit: Any) -> None:
 def test_an_objective_that_cannot_apply_is_refused(kit: Any) -> None:
     with pytest.raises(RecipeError, match="a student of 1 layer"):
         kit.trainer([Patience()], kit.models(num_hidden_layers=1))
-    with pytest.raises(RecipeError, match="the student keeps embeddings of its own"):
+    with pytest.raises(RecipeError, match="the student has its own embeddings"):
         kit.trainer([GradientAlignment()], options={"shared_embeddings": False})
 
 
@@ -68,7 +68,7 @@ def test_a_pair_whose_outputs_stand_for_other_labels_is_refused(objective: Any, 
     for names, message in (
         (
             ["no", "yes", "maybe"],
-            "outputs of student and teacher are in another order: no, yes, maybe; Yes, no",
+            "outputs of student and teacher are in different orders: no, yes, maybe; Yes, no",
         ),
         (["no", "yes"], "The student has 2 outputs, and the teacher 3"),
     ):
@@ -93,7 +93,7 @@ def test_a_label_that_is_no_class_is_named_with_its_row(label: int, kit: Any) ->
     rows[5]["labels"] = label
     trainer = kit.trainer([HardLabel()], data=rows, max_steps=10)
     with pytest.raises(
-        TrainingError, match=f"Row 5 of the training data has the label {label}, and the student 3"
+        TrainingError, match=f"Row 5 of the training data has the label {label}, and the student has 3"
     ):
         trainer.train()
 
@@ -184,7 +184,7 @@ def test_one_process_trains_on_one_device(
     assert trainer.args is not arguments
     assert arguments.n_gpu == before, "the caller's stays as it is"
     (message,) = caplog.messages
-    assert "2 devices are there" in message
+    assert "2 devices are available" in message
     assert "torchrun --nproc-per-node 2" in message
     trainer.train()
 

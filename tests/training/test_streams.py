@@ -64,7 +64,7 @@ def test_passes_that_fill_no_step_come_together(kit: Any) -> None:
 
 
 def test_a_temperature_that_moves_over_epochs_needs_some(kit: Any) -> None:
-    with pytest.raises(TrainingError, match="soft_label anneals over the epochs, and .* no length"):
+    with pytest.raises(TrainingError, match="soft_label anneals over the epochs, and .* no number of epochs"):
         kit.trainer([Term(SoftLabel(4.0, anneal=True))], data=Stream(kit.rows(3)), max_steps=3)
 
 
@@ -78,7 +78,7 @@ def test_going_on_within_a_later_pass_is_refused(kit: Any) -> None:
     trainer().train()
     run = kit.folder / "run"
     trainer().train(resume_from_checkpoint=str(run / "checkpoint-3"))
-    with pytest.raises(TrainingError, match=r"no length, and .*checkpoint-7 is of their pass 2"):
+    with pytest.raises(TrainingError, match=r"no length, and .*checkpoint-7 is from pass 2"):
         trainer().train(resume_from_checkpoint=str(run / "checkpoint-7"))
     trainer(ignore_data_skip=True).train(resume_from_checkpoint=str(run / "checkpoint-7"))
 

@@ -102,7 +102,7 @@ def test_training_that_stops_early_ends_with_the_mean_so_far(
     wanted = mean_of(noting.weights[-max(counted, 1) :])
     for name, weight in trainer.model.state_dict().items():
         torch.testing.assert_close(weight.double(), wanted[name], rtol=1e-6, atol=1e-8)
-    assert ("has its last weights, and no average" in caplog.text) == (not counted)
+    assert ("has its last weights, not an average" in caplog.text) == (not counted)
 
 
 def test_a_second_training_starts_its_mean_anew(kit: Any) -> None:
@@ -139,11 +139,11 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 def test_the_best_checkpoint_and_the_mean_exclude_each_other(kit: Any) -> None:
     often = {**OFTEN, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
     options = {"eval_dataset": kit.rows(3), "callbacks": [WeightAverage(0.5)]}
-    with pytest.raises(TrainingError, match="load_best_model_at_end is True beside a WeightAverage"):
+    with pytest.raises(TrainingError, match="load_best_model_at_end is True with a WeightAverage"):
         kit.trainer(TERMS, options=options, **often)
     trainer = kit.trainer(TERMS, options={"eval_dataset": kit.rows(3)}, **often)
     trainer.add_callback(WeightAverage(0.5))
-    with pytest.raises(TrainingError, match="load_best_model_at_end is True beside a WeightAverage"):
+    with pytest.raises(TrainingError, match="load_best_model_at_end is True with a WeightAverage"):
         trainer.train()
 
 
@@ -151,7 +151,7 @@ def test_sharded_weights_are_refused(kit: Any, monkeypatch: pytest.MonkeyPatch) 
     trainer = averaged(kit, 0.5)
     monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
     monkeypatch.setattr(Trainer, "_inner_training_loop", lambda *_, **__: pytest.fail("it trained"))
-    with pytest.raises(TrainingError, match="FSDP or DeepSpeed is on beside a WeightAverage"):
+    with pytest.raises(TrainingError, match="FSDP or DeepSpeed is enabled with a WeightAverage"):
         trainer.train()
 
 

@@ -1,1 +1,1 @@
-"""Targets, inner gradients, Integrated Gradients and scores: pure, differentiable functions."""
+"""Targets, inner gradients, Integrated Gradients and token scores: pure, differentiable functions."""

@@ -1,11 +1,11 @@
-"""Integrated Gradients with nodes placed row by row, where the path is not smooth.
+"""Integrated Gradients with adaptive nodes for each row: more nodes where the path is not smooth.
 
-A fine-tuned encoder changes its mind within a narrow stretch of the path, a different one for every text: a rule
-that spends the same nodes on all of it needs hundreds. Here each row runs an adaptive Simpson rule that checks every
-interval twice. Is it complete? Completeness (Sundararajan et al. 2017) holds on every interval of the path,
-``∫_a^b ∇F · (E − E') dα = F(b) − F(a)``, and F stands beside the gradient at every node. That is one number, which can
-be right by chance, or because what is wrong with two entries cancels. So: are its attributions those of the interval
-that it was cut from? Halving an interval keeps its three nodes and adds two: no gradient is taken in vain.
+A fine-tuned encoder's prediction changes within a narrow part of the path, a different one for every text. A rule with
+equal nodes everywhere needs hundreds of them. Here each row runs an adaptive Simpson rule with two checks for every
+interval. The first is completeness (Sundararajan et al. 2017), which holds on every interval of the path:
+``∫_a^b ∇F · (E − E') dα = F(b) − F(a)``; F is known at every node. This is a single number, which can be right by
+chance, or because errors of entries cancel. The second check therefore compares the attributions of the two halves of
+an interval with those of the whole. Halving an interval keeps its three nodes and adds two: no gradient is wasted.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from gradistill.errors import RecipeError
 def integrated_to_tolerance(
     path: Path, *, tolerance: float = 0.01, max_nodes: int = 500, rows_at_once: int = 64
 ) -> IntegrationResult:
-    """Integrated Gradients of a target's one view, each row to ``tolerance`` or to ``max_nodes`` nodes.
+    """Integrated Gradients of a target with one view, for each row up to ``tolerance`` or ``max_nodes`` nodes.
 
-    The tolerance bounds what the intervals miss in absolute value, summed and as a share of ``|F(E) − F(E')|``: two of
-    them cannot pass by cancelling. It also bounds the estimated distance of the attributions from the integral, as a
-    share of their norm (Richardson, interval by interval). A row's nodes do not depend on the rows beside it.
-    ``rows_at_once`` nodes of any rows run together; beside them, one gradient is kept for each node of a row that is
-    not done.
+    The tolerance bounds the sum of the intervals' absolute completeness errors, relative to ``|F(E) − F(E')|``, so that
+    errors cannot cancel. It also bounds the estimated distance of the attributions from the integral, relative to their
+    norm (Richardson, for each interval). A row's nodes do not depend on other rows.
 
-    Raises RecipeError for a path with several views, or where ``max_nodes`` is under 9.
+    ``rows_at_once`` nodes, of any rows, run together. In addition, one gradient is kept in memory for each node of an
+    unfinished row.
+
+    Raises RecipeError for a path with several views, or for ``max_nodes`` below 9.
     """
     _refuse_several(path.values.shape[1])
     _refuse_few(max_nodes)
@@ -56,11 +57,11 @@ def integrated_to_tolerance(
 
 Interval = tuple[float, float]
 FEWEST = 9
-"""Nodes of the first intervals, and of their halves."""
+"""Fewest nodes: those of the two first intervals and of their halves."""
 
 
 class _Node(NamedTuple):
-    """F, its derivative along the path, and its gradient ``(token, hidden)`` at one point of a path."""
+    """One point of a path: F, its derivative along the path, and its gradient ``(token, hidden)``."""
 
     value: float
     slope: float
@@ -68,12 +69,12 @@ class _Node(NamedTuple):
 
 
 class _Row:
-    """One example: the intervals that its path is cut into, and the nodes at their ends and middles."""
+    """One example: the current intervals of its path, and the nodes at their ends and midpoints."""
 
     def __init__(self, difference: Float[Tensor, "token hidden"]) -> None:
         self.difference = difference
         self.doubts: dict[Interval, float] = {}
-        """By how much the attributions of each interval may be wrong, going by the one that it was cut from."""
+        """For each interval the estimated error of its attributions, from comparison with the halved interval."""
         self.cut: list[Interval] = []
         self.nodes: dict[float, _Node] = {}
         self.integral: Tensor | None = None
@@ -82,30 +83,30 @@ class _Row:
         self._halve((0.25, 1.0))
 
     def unknown(self) -> list[float]:
-        """Where the gradient is needed next; nowhere once the path is done."""
+        """The points at which gradients are needed next; empty once the path is finished."""
         if self.integral is not None:
             return []
         return sorted({alpha for interval in self.doubts for alpha in _three(*interval)} - self.nodes.keys())
 
     def advance(self, tolerance: float, max_nodes: int) -> None:
-        """Finish, or halve the fewest intervals without which the rest would be within the tolerance."""
+        """Finish, or halve the fewest intervals such that the errors of the others are within the tolerance."""
         if self.integral is not None:
             return
         self._compare()
         intervals = list(self.doubts)
         change = self.nodes[1.0].value - self.nodes[0.0].value
         whole = self._simpson(*intervals)
-        missed = np.asarray([self._missed(*interval) for interval in intervals])
-        wrong = np.asarray([self.doubts[interval] for interval in intervals])
+        residuals = np.asarray([self._missed(*interval) for interval in intervals])
+        errors = np.asarray([self.doubts[interval] for interval in intervals])
         halved = dict.fromkeys(
             [
-                *_beyond(np.abs(missed), tolerance * abs(change)),
-                *_beyond(wrong, tolerance * float((whole * self.difference).norm())),
+                *_beyond(np.abs(residuals), tolerance * abs(change)),
+                *_beyond(errors, tolerance * float((whole * self.difference).norm())),
             ]
         )
         room = (max_nodes - len(self.nodes)) // 2
         if not halved or not room:
-            self.integral, self.residual = whole, float(missed.sum()) / max(abs(change), 1e-12)
+            self.integral, self.residual = whole, float(residuals.sum()) / max(abs(change), 1e-12)
             self.taken = len(self.nodes)
             self.nodes.clear()
         for place in list(halved)[:room]:
@@ -118,12 +119,12 @@ class _Row:
         self.cut.append(interval)
 
     def _compare(self) -> None:
-        """What was cut, with its halves: Simpson's error is 1/16 on these, so a 15th of the difference is theirs."""
+        """Estimate the errors of new halves: Simpson's error falls to 1/16, so it is 1/15 of the difference."""
         for interval in self.cut:
             first, middle, last = _three(*interval)
             halves = (first, middle), (middle, last)
-            apart = (self._simpson(interval) - self._simpson(*halves)) * self.difference
-            self.doubts |= dict.fromkeys(halves, float(apart.norm()) / 15 / 2)
+            change = (self._simpson(interval) - self._simpson(*halves)) * self.difference
+            self.doubts |= dict.fromkeys(halves, float(change.norm()) / 15 / 2)
         self.cut.clear()
 
     def _missed(self, start: float, end: float) -> float:
@@ -132,7 +133,7 @@ class _Row:
         return simpson - (last.value - first.value)
 
     def _simpson(self, *intervals: Interval) -> Float[Tensor, "token hidden"]:
-        """The integral of the gradient over these intervals."""
+        """The integral of the gradient over ``intervals`` by Simpson's rule."""
         total = torch.zeros_like(self.difference)
         for start, end in intervals:
             for alpha, share in zip(_three(start, end), (1, 4, 1), strict=True):
@@ -141,10 +142,10 @@ class _Row:
 
 
 def _beyond(errors: np.ndarray, allowed: float) -> list[int]:
-    """The fewest of them, the largest first, without which the rest add up to no more than is allowed."""
+    """The indices of the largest errors, as few as possible, such that the others sum to at most ``allowed``."""
     worst = np.argsort(-errors)
-    left = errors.sum() - np.append(0.0, errors[worst].cumsum())
-    return worst[: int((left > allowed).sum())].tolist()
+    remaining = errors.sum() - np.append(0.0, errors[worst].cumsum())
+    return worst[: int((remaining > allowed).sum())].tolist()
 
 
 def _three(start: float, end: float) -> tuple[float, float, float]:
@@ -167,14 +168,12 @@ def _nodes(path: Path, group: Sequence[tuple[int, float]]) -> Iterator[_Node]:
 def _refuse_several(views: int) -> None:
     if views != 1:
         raise RecipeError(
-            f"The target has {views} views, and steps are chosen for each row.",
-            expected="one view: each would want nodes of its own",
-            remedy="name the label, or take a fixed number of steps",
+            f"The target has {views} views, and steps: auto places nodes for each row.",
+            expected="one view, as each view needs its own nodes",
+            remedy="choose one label, or a fixed number of steps",
         )
 
 
 def _refuse_few(max_nodes: int) -> None:
     if max_nodes < FEWEST:
-        raise RecipeError(
-            f"at most {max_nodes} nodes were allowed", expected=f"{FEWEST} or more", remedy="raise max_nodes"
-        )
+        raise RecipeError(f"max_nodes is {max_nodes}", expected=f"{FEWEST} or more", remedy="raise max_nodes")

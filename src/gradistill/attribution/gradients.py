@@ -1,6 +1,6 @@
-"""Inner gradients: the derivative of target values with respect to sites inside the model.
+"""Inner gradients: derivatives of target values with respect to sites inside the model.
 
-One function serves teacher and student; ``create_graph`` keeps the graph for the second derivative.
+Teacher and student use the same function; ``create_graph`` keeps the graph for the second derivative.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gradistill.errors import ModelError
 
 
 def inner_gradients_needed(views: int, labels: int, *, shift_invariant: bool) -> int:
-    """How many inner gradients ``view_gradients`` takes: never more than C − 1 for shift-invariant targets."""
+    """The number of inner gradients that ``view_gradients`` takes: at most C − 1 for shift-invariant targets."""
     return min(views, max(labels - 1, 1)) if shift_invariant else views
 
 
@@ -29,19 +29,19 @@ def view_gradients(
 ) -> list[Tensor]:
     """Gradients of every view at every site, ``(batch, view, *site.shape[1:])`` each.
 
-    ``values`` must be functions of ``logits``, example by example. With ``w = ∂values/∂logits`` the gradient of
-    view v is ``Σ_k w_vk ∇z_k``; where every row of w sums to zero that is ``Σ_{k≥1} w_vk ∇(z_k − z_0)``, so
-    C − 1 inner gradients serve any number of views (docs/methods.md for −log p), and one all of a regression. The
-    weights ``w`` keep their own graph, so the second derivative is complete either way. The graph of ``logits`` is
-    kept alive. Gradients are in float32 at least, whatever the sites are in.
+    Each example's ``values`` must be a function of its ``logits``. With ``w = ∂values/∂logits`` the gradient of view v
+    is ``Σ_k w_vk ∇z_k``. If every row of w sums to zero, this is ``Σ_{k≥1} w_vk ∇(z_k − z_0)``, so C − 1 inner
+    gradients serve any number of views (docs/methods.md for −log p); in a regression one serves all views. The weights
+    ``w`` keep their graph, so the second derivative is complete. The graph of ``logits`` is retained. Gradients are in
+    float32 or wider, whatever the sites' dtype.
 
-    Raises ModelError when a site does not reach the logits.
+    Raises ModelError if the logits do not depend on a site.
     """
     views, labels = values.shape[1], logits.shape[1]
     if inner_gradients_needed(views, labels, shift_invariant=shift_invariant) == views:
         return _stacked([values[:, v] for v in range(views)], sites, create_graph)
     weights = _stacked([values[:, v] for v in range(views)], [logits], create_graph)[0]
-    single = labels == 1  # a regression: its views are all functions of the one output
+    single = labels == 1  # regression: all views are functions of the single output
     scalars = [logits[:, 0]] if single else [logits[:, k] - logits[:, 0] for k in range(1, labels)]
     basis = _stacked(scalars, sites, create_graph)
     weights = weights if single else weights[:, :, 1:]
@@ -66,5 +66,5 @@ def _stacked(scalars: Sequence[Tensor], sites: Sequence[Tensor], create_graph: b
 
 
 def widened(values: Tensor) -> Tensor:
-    """Outputs or gradients in float32 at least: targets and losses are never computed in half precision."""
+    """Outputs or gradients in float32 or wider: targets and losses are never computed in half precision."""
     return values if values.dtype == torch.float64 else values.float()

@@ -1,7 +1,7 @@
-"""From gradients to what is compared: token scores, unit maps, unit directions.
+"""Quantities that are compared, computed from gradients: token scores, unit maps, unit directions.
 
-All of them are safe at zero and free of scale: a gradient of 1e-30 gives the same map as one of 1. Masks
-are explicit; a real token may well have a zero gradient.
+All are safe at zero and independent of scale: a gradient of 1e-30 gives the same map as a gradient of 1. Masks are
+explicit, as a real token may have a zero gradient.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def stable_norm(vectors: Float[Tensor, "*batch hidden"], p: int = 2) -> Float[Tensor, "*batch"]:
-    """p-norm over the last dimension that neither under- nor overflows when squared.
+    """p-norm over the last dimension, without underflow or overflow when squared.
 
-    The scale is taken out as a constant; the norm is homogeneous, so its gradient stays exact. At zero the
-    gradient is zero.
+    Vectors are first divided by their scale as a constant; the norm is homogeneous, so its gradient is exact. At zero
+    the gradient is zero.
     """
     scale = vectors.detach().abs().amax(-1, keepdim=True)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -42,7 +42,7 @@ def unit_vectors(
 def unit_texts(
     vectors: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch #token"]
 ) -> Float[Tensor, "*batch all"]:
-    """The vectors of a whole text as one of unit L2 length; padding is zero."""
+    """The vectors of a whole text, flattened to one vector of unit L2 length; padding is zero."""
     return _unit(vectors.masked_fill(~mask.unsqueeze(-1), 0.0).flatten(-2), 2)
 
 
@@ -54,7 +54,7 @@ def unit_maps(
 
 
 def keep_largest(vectors: Float[Tensor, "*batch hidden"], share: float) -> Float[Tensor, "*batch hidden"]:
-    """Only the entries that are largest in absolute value, ``round(share · D)`` but at least one (AD-KD's K)."""
+    """``vectors`` with only the ``round(share · D)`` entries of largest absolute value, at least one (AD-KD's K)."""
     width = vectors.shape[-1]
     kept = max(1, round(share * width))
     if kept >= width:
@@ -69,9 +69,9 @@ def token_scores(
     *,
     keep: float = 1.0,
 ) -> Float[Tensor, "*batch token"]:
-    """``s_i = ‖A_i‖₂`` over the hidden dimension (AD-KD eq. 4), of the ``keep`` share of its largest entries.
+    """``s_i = ‖A_i‖₂`` over the share ``keep`` of the largest entries of the hidden dimension (AD-KD eq. 4).
 
-    The sign is discarded. Padding scores zero.
+    The sign is discarded. Padding has a score of zero.
     """
     return stable_norm(keep_largest(attributions, keep).masked_fill(~mask.unsqueeze(-1), 0.0))
 
@@ -79,5 +79,5 @@ def token_scores(
 def signed_scores(
     attributions: Float[Tensor, "*batch token hidden"], mask: Bool[Tensor, "*#batch #token"]
 ) -> Float[Tensor, "*batch token"]:
-    """``Σ_d A_id``: what a token adds to the target, for or against it. Padding scores zero."""
+    """``Σ_d A_id``: a token's contribution to the target, with its sign. Padding has a score of zero."""
     return attributions.sum(-1).masked_fill(~mask, 0.0)

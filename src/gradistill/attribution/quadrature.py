@@ -2,7 +2,7 @@
 
 ``A = (E − E') ⊙ Σ_j w_j ∇_E F(E' + α_j (E − E'))``, with nodes α and weights w of a quadrature rule on [0, 1]
 and baseline E' (zero unless given). AD-KD (eq. 3) uses the right Riemann sum, ``α_k = k/m``, ``w = 1/m``;
-``m = 1`` is gradient × input. Elsewhere Gauss–Legendre is the default: its error falls exponentially in m.
+``m = 1`` is gradient × input. All other uses default to Gauss–Legendre, whose error falls exponentially in m.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Rule = Literal["right_riemann", "gauss_legendre"]
 
 
 class PathPoint(NamedTuple):
-    """The target at some embedding outputs: its ``values`` ``(row, view)``, and a function for its gradients
+    """A target at given embedding outputs: its ``values`` ``(row, view)``, and a function that returns its gradients
     ``(row, view, token, hidden)``."""
 
     values: Float[Tensor, "row view"]
@@ -34,8 +34,8 @@ class PathPoint(NamedTuple):
 class Path:
     """The straight line from a ``baseline`` to the ``embedding`` of each example of a batch, and a target along it.
 
-    ``values`` are the target's at the embedding itself. ``at(embeddings, examples)`` evaluates it at other points, row
-    by row: ``examples`` is the example of the batch that each row belongs to. ``ForwardPass.path`` makes one.
+    ``values`` are the target's values at the embedding. ``at(embeddings, examples)`` evaluates the target at other
+    points; ``examples`` is the index of the example that each row belongs to. Create it with ``ForwardPass.path``.
     """
 
     embedding: Float[Tensor, "batch token hidden"]
@@ -49,7 +49,7 @@ class Path:
 
     @property
     def examples(self) -> Int[Tensor, " batch"]:
-        """The index of every example."""
+        """The indices of all examples."""
         return torch.arange(len(self.embedding), device=self.embedding.device)
 
     def gradients(
@@ -60,8 +60,8 @@ class Path:
 
 
 class IntegrationResult(NamedTuple):
-    """Attributions for one view. ``residuals`` are ``(Σ A − (F(E) − F(E'))) / |F(E) − F(E')|``; ``nodes`` how many
-    gradients each row took."""
+    """Attributions of one view. ``residuals`` are ``(Σ A − (F(E) − F(E'))) / |F(E) − F(E')|``. ``nodes`` is the number
+    of gradients of each row."""
 
     attributions: Float[Tensor, "batch token hidden"]
     residuals: Float[Tensor, " batch"]
@@ -69,7 +69,7 @@ class IntegrationResult(NamedTuple):
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights, float64 ``(steps,)`` each, of a rule on [0, 1]. Raises RecipeError for steps < 1."""
+    """Nodes and weights of a quadrature rule on [0, 1], float64 ``(steps,)`` each. Raises RecipeError for steps < 1."""
     if steps < 1:
         raise RecipeError(
             f"Integrated Gradients has {steps} integration steps.",
@@ -85,10 +85,10 @@ def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
 def integrated_gradients(
     path: Path, *, steps: int, rule: Rule = "gauss_legendre", rows_at_once: int = 64
 ) -> Float[Tensor, "batch view token hidden"]:
-    """Attributions of every view, by ``steps`` nodes of a quadrature rule.
+    """Attributions of every view, with ``steps`` nodes of a quadrature rule.
 
-    The nodes run in groups of at most ``rows_at_once`` rows (at least one node), so that, where gradients keep no
-    graph, peak memory does not grow with ``steps``. Raises RecipeError for steps < 1.
+    Nodes run in groups of at most ``rows_at_once`` rows (at least one node). Without a graph of the gradients, peak
+    memory therefore does not grow with ``steps``. Raises RecipeError for steps < 1.
     """
     nodes, weights = quadrature(rule, steps)
     difference, batch = path.difference, len(path.embedding)
@@ -115,9 +115,11 @@ def completeness_residual(
 
 
 def integrated_in_steps(path: Path, *, steps: int, rows_at_once: int = 64) -> IntegrationResult:
-    """``integrated_gradients`` of a target's one view, and by how much they miss completeness."""
+    """``integrated_gradients`` of a target with one view, with their completeness residuals."""
     attributions = integrated_gradients(path, steps=steps, rows_at_once=rows_at_once)
     with torch.no_grad():
-        here, there = path.values.detach(), path.at(path.baseline, path.examples).values
-    missed = completeness_residual(attributions, here, there) / (here - there).abs().clamp(min=1e-12)
-    return IntegrationResult(attributions[:, 0], missed[:, 0], torch.full_like(path.examples, steps))
+        at_input, at_baseline = path.values.detach(), path.at(path.baseline, path.examples).values
+    residuals = completeness_residual(attributions, at_input, at_baseline) / (
+        at_input - at_baseline
+    ).abs().clamp(min=1e-12)
+    return IntegrationResult(attributions[:, 0], residuals[:, 0], torch.full_like(path.examples, steps))

@@ -1,8 +1,8 @@
-"""Shapley values from predictions alone: which coalitions to predict, and the linear map from values to attributions.
+"""Shapley values from predictions alone: the coalitions to predict, and the linear map from values to attributions.
 
-Below ``EXACT`` players all coalitions are enumerated. From there on permutations are sampled in antithetic pairs, each
-permutation beside its reverse (Mitchell et al. 2022, "Sampling permutations for Shapley value estimation", JMLR 23).
-The coalitions depend on the number of players and the seed only, so two models are compared on the very same ones.
+Below ``EXACT`` players all coalitions are enumerated. Otherwise permutations are sampled in antithetic pairs, each with
+its reverse (Mitchell et al. 2022, "Sampling permutations for Shapley value estimation", JMLR 23). The coalitions depend
+on the number of players and the seed only, so that two models are compared on the same coalitions.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 EXACT = 8
-"""From so many players on permutations are sampled; seven have 128 coalitions."""
+"""Fewest players for which permutations are sampled; seven players have 128 coalitions."""
 
 
 @dataclass(frozen=True)
 class ShapleyDesign:
     """``kept``: the coalitions whose values are needed. ``weights``: attributions are ``weights @ values``.
 
-    Attributions sum to the value of the whole less that of the empty coalition, exactly.
+    Attributions sum exactly to the value of the full coalition minus the value of the empty one.
 
     Example::
 
@@ -34,13 +34,13 @@ class ShapleyDesign:
 
 
 def shapley_design(players: int, *, pairs: int = 4, seed: int | tuple[int, ...] = 0) -> ShapleyDesign:
-    """The coalitions of ``players``, and how their values become Shapley values.
+    """The coalitions of ``players``, and the weights that map their values to Shapley values.
 
     Parameters:
-        ``players``: how many there are, such as the words of a text.
-        ``pairs``: of permutations, where there are ``EXACT`` players or more: ``2 · pairs · (players − 1) + 2``
-            coalitions at most.
-        ``seed``: of the permutations.
+        ``players``: the number of players, such as the words of a text.
+        ``pairs``: pairs of permutations, for ``EXACT`` players or more: at most ``2 · pairs · (players − 1) + 2``
+            coalitions.
+        ``seed``: random seed of the permutations.
     """
     if players < EXACT:
         return _exact(players)
@@ -68,7 +68,7 @@ def _antithetic(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exact(players: int) -> ShapleyDesign:
-    """Every coalition; a player's gain in one of size k weighs ``k! (n−k−1)! / n!``."""
+    """All coalitions. A player's gain when it joins a coalition of size k has the weight ``k! (n−k−1)! / n!``."""
     numbers = np.arange(2**players)
     kept = (numbers[:, None] >> np.arange(players)) & 1 == 1
     sizes = kept.sum(axis=1)

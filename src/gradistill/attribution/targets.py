@@ -1,17 +1,17 @@
 """Targets: the scalar of the logits that is differentiated with respect to the input.
 
-Every target maps logits ``(batch, label)`` to values ``(batch, view)``, one value a view. What the authors
-differentiate is ``label_nll`` / ``gold_loss`` (AD-KD, Wu et al. 2023, eq. 5) and ``confidence`` (GKD, Wang
-et al. 2022, eq. 4). ``log_odds`` is the sound form of both: with ``F_c = z_c − logsumexp_{k≠c} z_k``,
-``∇(−log p_c) = −(1 − p_c)·∇F_c`` and ``∇p_c = p_c(1 − p_c)·∇F_c``, so that after normalisation the signal is
-theirs exactly, without the factor that vanishes on confident examples.
+Every target maps logits ``(batch, label)`` to values ``(batch, view)``. The papers differentiate ``label_nll`` and
+``gold_loss`` (AD-KD, Wu et al. 2023, eq. 5) and ``confidence`` (GKD, Wang et al. 2022, eq. 4). ``log_odds`` is the
+well-conditioned form of both: with ``F_c = z_c − logsumexp_{k≠c} z_k``, ``∇(−log p_c) = −(1 − p_c)·∇F_c`` and
+``∇p_c = p_c(1 − p_c)·∇F_c``. After normalisation the signal equals theirs exactly, without the factor that vanishes on
+confident examples.
 
-Regression has one output ``z`` and no labels: ``log_odds``, ``logit``, ``margin`` and ``confidence`` all mean
-the prediction ``z`` itself, ``gold_loss`` is ``(z − y)²``, and ``label_nll`` does not exist.
+Regression has one output ``z`` and no labels: ``log_odds``, ``logit``, ``margin`` and ``confidence`` are all the
+prediction ``z``, ``gold_loss`` is ``(z − y)²``, and ``label_nll`` does not exist.
 
-With several labels a row each label is a Bernoulli variable of its own. ``log_odds``, ``logit`` and ``margin`` of
-label c are then the logit ``z_c``, ``confidence`` is ``σ(z_c)``, ``label_nll`` ``−log σ(z_c)``, and ``gold_loss`` the
-mean over the labels of the binary cross-entropy. A constant added to all logits changes them: C views take C gradients.
+With several labels a row each label is a separate Bernoulli variable. ``log_odds``, ``logit`` and ``margin`` of label c
+are then the logit ``z_c``, ``confidence`` is ``σ(z_c)``, ``label_nll`` is ``−log σ(z_c)``, and ``gold_loss`` is the
+mean over the labels of the binary cross-entropy. These targets are not shift-invariant: C views take C gradients.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from gradistill.errors import RecipeError
 TargetKind = Literal["log_odds", "label_nll", "confidence", "gold_loss", "logit", "margin"]
 View = Literal["all", "own", "teacher", "gold", "sampled"]
 DRAWN = ("sampled", "projected")
-"""Views that are another in every step."""
+"""Views that are drawn again in every step."""
 
 LogitArray = Float[Tensor, "batch label"]
 _T = TypeVar("_T", Tensor, RandomDraws)
 
 
 def _without_own(logits: LogitArray) -> Float[Tensor, "batch label label"]:
-    """Row ``c`` holds the logits of all labels but ``c``, which is −∞."""
+    """A matrix for each example whose row ``c`` holds all logits, with −∞ for label ``c``."""
     labels = logits.shape[1]
-    own = torch.eye(labels, dtype=torch.bool, device=logits.device)
-    return logits.unsqueeze(1).expand(-1, labels, labels).masked_fill(own, -torch.inf)
+    diagonal = torch.eye(labels, dtype=torch.bool, device=logits.device)
+    return logits.unsqueeze(1).expand(-1, labels, labels).masked_fill(diagonal, -torch.inf)
 
 
 def _log_odds(logits: LogitArray) -> LogitArray:
@@ -69,27 +69,26 @@ _OF_BERNOULLI: dict[str, Callable[[Tensor], Tensor]] = {
     "logit": lambda logits: logits,
     "margin": lambda logits: logits,
 }
-"""The same of every label where a row may have several."""
+"""The targets of every label with several labels a row."""
 
 
 _GIVERS = {
     "gold": "a batch with labels",
     "teacher": "a teacher whose predictions are known",
-    "sampled": "a batch for which a label was drawn: training",
-    "projected": "a batch for which signs were drawn: training",
+    "sampled": "a batch with drawn labels, which training provides",
+    "projected": "a batch with drawn signs, which training provides",
 }
 
 
 @dataclass(frozen=True)
 class Target:
-    """Which scalar (``kind``) of which label (``view``).
+    """A scalar (``kind``) of one or all labels (``view``).
 
-    ``view``: ``all`` labels, one view each (AD-KD's multi-view); ``own``, the label that the model itself
-    predicts; ``teacher``, the label that the teacher predicts; ``gold``, the label of the data; ``sampled``, one
-    that is drawn for each example and step, the same for teacher and student: C times what is measured there is
-    an unbiased estimate of the sum over ``all``. ``projected`` is the sum of all labels with random signs: the
-    squared norm of what is differentiated linearly is there an unbiased estimate of the sum over ``all``. (A
-    regression has one output, and nothing to draw.)
+    Views: ``all``, every label as a view (AD-KD's multi-view); ``own``, the label that the model itself predicts;
+    ``teacher``, the label that the teacher predicts; ``gold``, the label of the data. ``sampled``: a label that is
+    drawn for each example and step, equal for teacher and student. C times its distance is an unbiased estimate of the
+    sum over ``all``. ``projected``: the sum of all labels with random signs. The squared norm of a difference of
+    gradients is then an unbiased estimate of the sum over ``all``. (A regression has one output, and nothing is drawn.)
     """
 
     kind: TargetKind = "log_odds"
@@ -97,20 +96,20 @@ class Target:
 
     @property
     def shift_invariant(self) -> bool:
-        """Whether adding a constant to all logits leaves the value: then C − 1 gradients span all views."""
+        """Whether a constant added to all logits does not change the value. Then C − 1 gradients span all views."""
         return self.kind != "logit"
 
     def views(self, labels: int) -> int:
-        """How many values an example has for a model with so many outputs."""
+        """The number of views of an example, for a model with ``labels`` outputs."""
         return labels if self.view == "all" else 1
 
     @property
     def whole(self) -> Target:
-        """The target whose values hold those of this one, whatever label is drawn."""
+        """The target that contains this one for every draw: the one with all views."""
         return replace(self, view="all") if self.view in DRAWN else self
 
     def from_whole(self, stored: Tensor, drawn: RandomDraws | None) -> Tensor:
-        """What is drawn, ``(batch, view, …)``, of the same for all views: whatever is differentiated linearly."""
+        """The drawn view, ``(batch, 1, …)``, from stored values of all views. They must be linear in the gradients."""
         if stored.shape[1] == 1:  # a regression has one view
             return stored
         given = self._given(drawn, "drawn labels")
@@ -119,15 +118,15 @@ class Target:
         return stored[torch.arange(len(stored), device=stored.device), given.label].unsqueeze(1)
 
     def stands_for(self, drawn: RandomDraws | None) -> int:
-        """How many views each one stands for in a sum over views."""
+        """The number of views that one computed view stands for in a sum over views."""
         return self._given(drawn, "drawn labels").labels if self.view == "sampled" else 1
 
     def check(self, labels: int, *, multi_label: bool = False) -> None:
-        """Raise RecipeError where the target does not exist for a model with so many outputs."""
+        """Raise RecipeError if the target does not exist for a model with ``labels`` outputs."""
         if multi_label and self.view == "gold" and self.kind != "gold_loss":
             raise RecipeError(
                 f"The target {self.kind} has view 'gold', and a row has several labels or none.",
-                expected="view all, teacher, own or sampled; or the target gold_loss, which knows all of them",
+                expected="view all, teacher, own or sampled; or the target gold_loss, which uses all labels",
                 remedy="set view: all, or target: gold_loss",
             )
         if labels == 1 and self.kind == "label_nll":
@@ -139,7 +138,7 @@ class Target:
         if self.kind == "gold_loss" and self.view != "gold":
             raise RecipeError(
                 f"The target gold_loss has view {self.view!r}.",
-                expected="view 'gold': the gold loss knows one label only",
+                expected="view 'gold', as the gold loss is of the gold label",
                 remedy="set view: gold, or target: label_nll for other labels",
             )
 
@@ -150,10 +149,10 @@ class Target:
         teacher: Tensor | None,
         drawn: RandomDraws | None = None,
     ) -> Tensor | None:
-        """What ``values`` differentiates at: label ids ``(batch,)``, gold scores, or None for all labels.
+        """The argument ``at`` of ``values``: label ids ``(batch,)``, gold scores, drawn signs, or None for all labels.
 
-        ``teacher`` holds the labels that the teacher predicts. Resolved once for each example, so that a
-        path of interpolated inputs keeps to one label.
+        ``teacher`` holds the labels that the teacher predicts. It is resolved once for each example, so that all inputs
+        along a path use the same label.
         """
         if self.view == "gold":
             return self._given(gold, "the gold labels")
@@ -169,7 +168,7 @@ class Target:
     def values(
         self, logits: LogitArray, at: Tensor | None, *, multi_label: bool = False
     ) -> Float[Tensor, "batch view"]:
-        """The scalars to differentiate; one view for each label, or the one view chosen by ``at``."""
+        """The scalars to differentiate: one view for each label, or the single view that ``at`` selects."""
         if multi_label and self.kind == "gold_loss":
             flags = self._given(at, "the gold labels").to(logits)
             losses = functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
@@ -190,6 +189,6 @@ class Target:
             raise RecipeError(
                 f"the target {self.kind} with view {self.view!r} needs {what}, and there are none",
                 expected=_GIVERS[self.view],
-                remedy="choose another view, or give what is missing",
+                remedy="choose another view, or provide what is missing",
             )
         return wanted

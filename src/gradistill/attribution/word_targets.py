@@ -1,4 +1,4 @@
-"""Targets where each word of a text has a label: those of some words, which are drawn."""
+"""Targets in token classification: targets of drawn words."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from gradistill.attribution.targets import DRAWN, Target
 from gradistill.batch import RandomDraws
 
 WORD_SETS = 4
-"""Sets of drawn words of a row, of which an epoch has one and which then come round again."""
+"""Number of sets of drawn words of a row; epoch e uses set e modulo this number."""
 
 
 @dataclass(frozen=True)
 class WordTarget(Target):
     """The target of the labels of ``words`` drawn words of each row, with respect to all tokens.
 
-    A word's logits are those of its first token. ``every_set``, as a store keeps them, is of the words of all sets, one
-    set behind the other. Views stand word by word.
+    A word's logits are the logits of its first token. ``every_set``, the stored form, covers the words of all sets, the
+    sets concatenated. Views are ordered by word.
     """
 
     words: int = 1
@@ -27,11 +27,11 @@ class WordTarget(Target):
 
     @property
     def plain(self) -> Target:
-        """The target of one word, whose logits stand for those of a text."""
+        """The target of one word, with the word's logits as the text's logits."""
         return Target(self.kind, self.view)
 
     def sets(self, drawn: RandomDraws | None) -> range:
-        """The sets of words that are explained."""
+        """The numbers of the sets of words that are explained."""
         if self.every_set:
             return range(WORD_SETS)
         first = (0 if drawn is None else drawn.epoch) % WORD_SETS
@@ -46,13 +46,13 @@ class WordTarget(Target):
 
     def from_whole(self, stored: Tensor, drawn: RandomDraws | None) -> Tensor:
         (number,) = self.sets(drawn)
-        own = stored.unflatten(1, (WORD_SETS, self.words, -1))[:, number]
+        by_word = stored.unflatten(1, (WORD_SETS, self.words, -1))[:, number]
         if self.view in DRAWN:
-            of_word = None if drawn is None else drawn.rows(_repeated(len(own), self.words, own))
-            own = self.plain.from_whole(own.flatten(0, 1), of_word).unflatten(0, (-1, self.words))
-        return own.flatten(1, 2)
+            of_word = None if drawn is None else drawn.rows(_repeated(len(by_word), self.words, by_word))
+            by_word = self.plain.from_whole(by_word.flatten(0, 1), of_word).unflatten(0, (-1, self.words))
+        return by_word.flatten(1, 2)
 
 
 def _repeated(rows: int, times: int, like: Tensor) -> Tensor:
-    """The number of each row, so many times."""
+    """The index of each row, repeated ``times`` times."""
     return torch.arange(rows, device=like.device).repeat_interleave(times)

@@ -1,4 +1,4 @@
-"""Teacher and student compared on data that neither was fitted to."""
+"""Audits: comparisons of teacher and student on data that neither was trained on."""
 
 from gradistill.auditing.loyalty_measures import (
     Loyalty,

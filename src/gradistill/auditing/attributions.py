@@ -1,4 +1,4 @@
-"""The attributions of many rows, fast: rows of like length together, within a budget of tokens and memory."""
+"""Fast attributions of many rows: rows of similar lengths are batched, within a budget of tokens and memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from gradistill.signals.explained import explained_labels, explained_pass
 
 @dataclass(frozen=True)
 class RowAttributions:
-    """What one row's logits rest on: ``attributions`` of its real tokens, for the log-odds of ``label``.
+    """One row's ``attributions`` of its real tokens, for the log-odds of ``label``.
 
-    ``place`` is the row's place among all rows. ``residual`` is the share of ``|F(E) − F(0)|`` by which the
-    attributions miss completeness (NaN for gradient × input, which does not claim it), ``nodes`` how many gradients
-    they took.
+    ``place`` is the index of the row. ``residual`` is the error of completeness as a share of ``|F(E) − F(0)|`` (NaN
+    for gradient × input, which is not complete). ``nodes`` is the number of gradients that were computed.
     """
 
     place: int
@@ -43,10 +42,10 @@ def attribute(
     labels: Sequence[int] | None = None,
     tokens_at_once: int = 1024,
 ) -> Iterator[RowAttributions]:
-    """Attributions at the embedding output of encoded rows, as they are done: the longest rows first.
+    """Yield attributions at the embedding output of encoded rows, the longest rows first.
 
-    What is explained are the log-odds of a label; the prediction in a regression. The model computes in eval mode and
-    is left as it was.
+    They explain the log-odds of a label, or the prediction in a regression. The model computes in eval mode; its state
+    is restored.
 
     Parameters:
         ``model``: a sequence classifier.
@@ -54,11 +53,11 @@ def attribute(
         ``collate``: a ``Collator``, or another function from rows to a padded batch.
         ``method``: ``IntegratedGradients`` from a zero baseline or another, or ``GradientXInput``
             (``auditing.methods``).
-        ``labels``: the label to explain, one per row; by default the one that the model predicts.
-        ``tokens_at_once``: no forward pass holds more tokens with their padding, but for a longer row alone.
+        ``labels``: the label to explain for each row; by default the predicted label.
+        ``tokens_at_once``: most tokens of a forward pass, padding included; a single longer row exceeds it.
 
-    Raises RecipeError for a method that has scores only, ModelError for a model in a narrow type or one that labels
-    tokens, and GradistillError for no rows, or labels that are not those of the rows.
+    Raises RecipeError for a method that has scores only, ModelError for a model in low precision or a token
+    classifier, and GradistillError for no rows, or for labels that do not match the rows.
 
     Example::
 
@@ -67,14 +66,14 @@ def attribute(
     """
     if not isinstance(method, WithAttributions):
         raise RecipeError(
-            f"The method {method.name} returns scores of tokens and no attributions.",
+            f"The method {method.name} returns scores of tokens, not attributions.",
             expected="integrated_gradients or gradient_x_input",
-            remedy="choose one of these",
+            remedy="choose one of these methods",
         )
     if is_narrow(model):
         raise ModelError(
-            f"The weights of {type(model).__name__} are of a type narrower than float32",
-            expected="float32 or float64: rounding would be explained too",
+            f"The weights of {type(model).__name__} have a lower precision than float32",
+            expected="float32 or float64, as attributions would include rounding errors",
             remedy="load it with dtype=torch.float32, or call model.float()",
         )
     return _attributions(model, rows, collate, method, labels, tokens_at_once)
@@ -88,18 +87,20 @@ def _attributions(
     labels: Sequence[int] | None,
     tokens_at_once: int,
 ) -> Iterator[RowAttributions]:
-    # Nodes fill the forward passes of Integrated Gradients: few rows, of nearly equal length, share a batch.
+    # Integrated Gradients fill a forward pass with nodes of few rows, so batches are small and of similar lengths.
     budget = max(1, tokens_at_once // 8) if method.reruns else tokens_at_once
     probed = ProbedModel.of(model)
     batches = row_batches(
         rows, collate, probed.device, tokens_at_once=budget, labels=labels, draws=draws_tokens(method)
     )
-    for some in batches:
-        mask = some.batch.mask
-        with frozen_eval(model):  # not around the yield: whoever stops iterating leaves the model as it was
-            forward = explained_pass(probed, some.batch)
+    for row_batch in batches:
+        mask = row_batch.batch.mask
+        with frozen_eval(model):  # not around the yield: if iteration stops early, the model is restored
+            forward = explained_pass(probed, row_batch.batch)
             integrated = method.attributions(forward, rows_at_once=max(1, tokens_at_once // mask.shape[1]))
             labels_of = explained_labels(forward).tolist()
-        columns = zip(some.places, labels_of, integrated.attributions, mask, *integrated[1:], strict=True)
+        columns = zip(
+            row_batch.places, labels_of, integrated.attributions, mask, *integrated[1:], strict=True
+        )
         for place, label, attributions, real, residual, nodes in columns:
             yield RowAttributions(place, label, attributions[real], float(residual), int(nodes))

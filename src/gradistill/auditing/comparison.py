@@ -1,10 +1,11 @@
-"""Two models on the same examples: paired differences, and how likely they are by chance.
+"""Paired comparisons of two models on the same examples: differences, and their p-values.
 
-The test swaps the two models at each example or not (Fisher's randomisation test), ``DRAWS`` times. Of a figure that is
-a mean, that flips the sign of the example's difference; a correlation, and a ratio of sums over words or spans, are
-computed anew. p-values of all comparisons together are corrected by Holm's method (1979).
-``scipy.stats.permutation_test`` computes the same, and is the tests' witness. Of means it takes 10 times as long for
-200 examples and 37 times for 10 000 (11 s a p-value), too long for an audit with some ninety of them.
+The test swaps the two models at random in each example (Fisher's randomisation test), ``DRAWS`` times. For a figure
+that is a mean, a swap flips the sign of the example's difference. A correlation, or a ratio of sums over words or
+spans, is recomputed. The p-values of all comparisons are corrected together by Holm's method (1979).
+
+``scipy.stats.permutation_test`` computes the same values, and tests compare with it. For means it takes 10 times as
+long with 200 examples and 37 times with 10 000 (11 s for a p-value): too long for an audit with some ninety p-values.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ COMPARED = (
     "saliency", "top_k_overlap", "student_accuracy", "student_comprehensiveness", "student_sufficiency",
     "student_token_f1", "student_watched_share",
 )  # fmt: skip
-"""The figures that are tested: means over examples, loyalties of words and spans, and the correlation of scores."""
+"""The figures that are compared: means over examples, loyalties of words and spans, and the correlation of scores."""
 
 OF_MAPS = ("expected_gradients", "saliency", "top_k_overlap")
-"""Those of maps: by tokens for one model and by words for another they are not alike, and are not compared."""
+"""Figures of maps. Maps over tokens of one model and over words of another are not comparable."""
 
 _Named = tuple[str, Columns]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean of ``a − b`` with its interval; ``p`` alone and corrected for all comparisons that were made with it."""
+    """A figure's difference ``a − b`` with its interval, and its p-value, alone and corrected for all comparisons."""
 
     figure: str
     a: str
@@ -59,14 +60,19 @@ class Comparison:
     p_corrected: float
 
     def as_dict(self) -> dict[str, Any]:
-        own = {"figure": self.figure, "a": self.a, "b": self.b}
-        return {**own, "difference": self.difference.as_dict(), "p": self.p, "p_corrected": self.p_corrected}
+        names = {"figure": self.figure, "a": self.a, "b": self.b}
+        return {
+            **names,
+            "difference": self.difference.as_dict(),
+            "p": self.p,
+            "p_corrected": self.p_corrected,
+        }
 
 
 def compared(parts: Sequence[Mapping[str, Columns]], *, seed: int = 0) -> list[Comparison]:
-    """Every pair of students on every figure that both have, over the examples that both have it on.
+    """Compare every pair of students on every figure that both have, over the examples where both have a value.
 
-    Each part holds the columns of all students over examples of its own, such as the few that faithfulness looks at.
+    Each part holds the columns of all students over its own set of examples, such as the sample for faithfulness.
     """
     return _tested(
         [((a, students[a]), (b, students[b])) for students in parts for a, b in combinations(students, 2)],
@@ -77,8 +83,8 @@ def compared(parts: Sequence[Mapping[str, Columns]], *, seed: int = 0) -> list[C
 def compared_with(
     reference: tuple[str, Columns], students: Mapping[str, Columns], *, seed: int = 0
 ) -> list[Comparison]:
-    """Every student (``a``) with one other model (``b``), on every figure of agreement that both have; columns are of
-    the same examples.
+    """Compare every student (``a``) with one reference model (``b``) on every figure of agreement that both have. All
+    columns are of the same examples.
 
     Example: ``compared_with(("second teacher", theirs), {"kd": ours})``
     """
@@ -89,19 +95,19 @@ def compared_with(
 def _tested(
     pairs: Sequence[tuple[_Named, _Named]], seed: int, figures: Sequence[str] = COMPARED
 ) -> list[Comparison]:
-    """Each pair on every figure that both have, with p-values that are corrected together."""
-    found = [
-        (figure, a, b, *apart)
+    """Compare each pair on every figure that both have, with p-values that are corrected together."""
+    tested = [
+        (figure, a, b, *difference)
         for (a, ours), (b, theirs) in pairs
         for figure in figures
-        if (apart := _apart(figure, ours, theirs, seed)) is not None
+        if (difference := _apart(figure, ours, theirs, seed)) is not None
     ]
-    corrected = holm([entry[-1] for entry in found])
-    return [Comparison(*entry, p) for entry, p in zip(found, corrected, strict=True)]
+    corrected = holm([entry[-1] for entry in tested])
+    return [Comparison(*entry, p) for entry, p in zip(tested, corrected, strict=True)]
 
 
 def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Estimate, float] | None:
-    """The difference in a figure, and its p-value; None where one of the models lacks it, or has it of other words."""
+    """The difference in a figure, and its p-value. None if a model lacks the figure, or has it for other words."""
     a, b = measured_columns(ours, figure), measured_columns(theirs, figure)
     if a is None or b is None or not _of_the_same(figure, ours, theirs):
         return None
@@ -110,9 +116,9 @@ def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Esti
         return None
     a, b = ([column[known].astype(np.float64) for column in columns] for columns in (a, b))
     if (statistic := statistic_of(ours, figure)) is None:
-        (least, most), apart = bounds_of(figure), a[0] - b[0]
-        difference = bootstrap_mean(apart, bounds=(least - most, most - least), seed=seed)
-        return difference, sign_flip_p(apart, seed=seed)
+        (least, most), differences = bounds_of(figure), a[0] - b[0]
+        difference = bootstrap_mean(differences, bounds=(least - most, most - least), seed=seed)
+        return difference, sign_flip_p(differences, seed=seed)
     count = len(a)
     difference = bootstrap_statistic(
         lambda *both: statistic(*both[:count]) - statistic(*both[count:]), *a, *b, seed=seed
@@ -121,21 +127,22 @@ def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Esti
 
 
 def _of_the_same(figure: str, ours: Columns, theirs: Columns) -> bool:
-    """Whether two models' figures are of the same tokens or words: with another tokenizer each may read some of its
-    own."""
+    """Whether two models' figures are of the same tokens or words. Models with different tokenizers may differ."""
     if figure in OF_MAPS:
         return (ON_WORDS in ours) == (ON_WORDS in theirs)
     return statistic_of(ours, figure) is not ratio or np.array_equal(ours["words"], theirs["words"])
 
 
 def sign_flip_p(differences: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> float:
-    """Two-sided; the share of sign flips whose mean is as far from zero, the one that was seen among them. A difference
-    of rounding alone is none."""
-    moved = differences[np.abs(differences) > EQUAL]  # flipping a zero changes nothing
-    if not len(moved):
+    """Two-sided p-value: the share of random sign flips whose mean is at least as far from zero as the observed one.
+
+    The observed signs count as one of them. Differences that are only rounding errors count as 0.
+    """
+    nonzero = differences[np.abs(differences) > EQUAL]  # flipping a zero changes nothing
+    if not len(nonzero):
         return 1.0
     return _share_as_far(
-        abs(moved.sum()), lambda swaps: np.abs((swaps * 2 - 1) @ moved), len(moved), draws, seed
+        abs(nonzero.sum()), lambda swaps: np.abs((swaps * 2 - 1) @ nonzero), len(nonzero), draws, seed
     )
 
 
@@ -147,8 +154,8 @@ def swap_p(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> float:
-    """As ``sign_flip_p``, of a ``statistic`` of several columns (example): the share of random swaps after which the
-    two models are as far apart.
+    """Two-sided p-value of the difference in a ``statistic`` of several columns: the share of random swaps after which
+    the two models differ at least as much (see ``sign_flip_p``).
 
     Example: ``swap_p(ratio, [sums, counts], [their_sums, their_counts])``
     """
@@ -169,21 +176,21 @@ def swap_p(
 def _share_as_far(
     seen: float, distances: Callable[[np.ndarray], np.ndarray], rows: int, draws: int, seed: int
 ) -> float:
-    """The share of random swaps (draw, row), each 0 or 1, whose distance is at least the one that was ``seen``, which
-    counts among them. Swaps under which a figure has no value count for nothing."""
+    """The share of random swaps, ``(draw, row)`` of 0 or 1, whose distance is at least ``seen``. The observed pairing
+    counts as one of them. Swaps under which the figure has no value are left out."""
     generator, reached, known, left = np.random.default_rng(seed), 0, 0, draws
     while left:
         count = min(left, max(1, DRAWS_AT_ONCE // rows))
         swaps = generator.integers(0, 2, (count, rows), dtype=np.int8)
-        found = distances(swaps)
-        reached += int((found >= seen * (1 - 1e-12)).sum())
-        known += int((~np.isnan(found)).sum())
+        values = distances(swaps)
+        reached += int((values >= seen * (1 - 1e-12)).sum())
+        known += int((~np.isnan(values)).sum())
         left -= count
     return (reached + 1) / (known + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the k-th smallest of m times m − k + 1, never below the one before."""
+    """p-values with Holm's step-down correction: the k-th smallest of m is multiplied by m − k + 1, in rising order."""
     order = np.argsort(p_values, kind="stable")
     corrected, least = np.zeros(len(p_values)), 0.0
     for rank, place in enumerate(order):

@@ -1,4 +1,4 @@
-"""Teacher and students compared on the same rows, a block at a time: columns of figures, and examples to look at."""
+"""Compares teacher and students on the same rows, block by block: columns of figures, and examples for the report."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ from gradistill.data.token_pool import word_tokens
 from gradistill.models.random_head import head_parameters, paired_seeds, randomised
 
 BLOCK = 1000
-"""Rows that are encoded and predicted at a time: memory does not grow with the number of rows beyond it."""
+"""Rows that are encoded and predicted at a time, which bounds the memory."""
 
 FLOOR_SEEDS = paired_seeds(4)
-"""Seeds of the random heads whose mean is the floor of a figure that needs gradients: each runs the whole model."""
+"""Seeds of the random heads over which the floor of a gradient figure is averaged. Each runs the whole model."""
 
 EXPECTED_GRADIENTS = IntegratedGradients(24, baseline="tokens")
 EXPECTED_GRADIENTS_SEEDS = paired_seeds(2)
-"""Fewer heads: each runs the whole model along three paths, and a pair is enough for a mean of about 0."""
+"""Fewer random heads: each runs the model along three paths, and a pair is enough for a mean near 0."""
 
 
 @dataclass(frozen=True)
 class AuditBlock:
-    """A block of rows: one set of columns and of examples a student; see ``Examiner.blocks``."""
+    """Results of a block of rows: the ``columns`` of each student, and one example per row (``Examiner.blocks``)."""
 
     columns: list[Columns]
     examples: list[dict[str, Any]]
@@ -63,10 +63,10 @@ class AuditBlock:
 class Examiner:
     """Compares ``teacher`` and ``students``. ``method`` explains the teacher's label, in PyTorch classifiers only.
 
-    Maps of two classifiers are compared token by token where both hold the very same tokenizer, and else on the words
-    of the raw text: by ``|Σ|`` of the signed scores of a word's tokens, or their sum where the method knows no
-    direction. Words that a token of either holds together are one there, and those that one of them does not read are
-    left out. ``pool`` holds words of the data, for methods that draw from them.
+    Maps of two classifiers that share one tokenizer object are compared token by token. Others are compared on the
+    words of the raw text: by ``|Σ|`` of the signed scores of a word's tokens, or by their sum if the method has no
+    signs. Words that share a token in either model are merged. Words that one model does not read are left out.
+    ``pool`` holds words of the data, for methods that draw from them.
 
     Example: ``Examiner(ClassifierPredictor(teacher, tokenizer), [student], task, GradientXInput()).agreement(rows)``
     """
@@ -80,33 +80,36 @@ class Examiner:
 
     @cached_property
     def _models(self) -> tuple[ExaminedModel, ...]:
-        """The teacher and the students."""
+        """The teacher, then the students."""
         return tuple(map(ExaminedModel.of, (self.teacher, *self.students)))
 
     def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
-        """All rows: columns with plausibility and watched words where they exist, and every example in words."""
-        for some in in_blocks(rows):
-            teacher, students = self._outputs_of_all(some)
+        """Yield the results of all rows: columns, with plausibility and watched words if available, and examples."""
+        for block in in_blocks(rows):
+            teacher, students = self._outputs_of_all(block)
             columns = [
-                self._compared(some, teacher, student) | self._in_words(some, teacher, student)
+                self._compared(block, teacher, student) | self._in_words(block, teacher, student)
                 for student in students
             ]
             yield AuditBlock(
                 columns,
-                [example_of(some[k], k, self.task, (teacher, *students), columns) for k in range(len(some))],
+                [
+                    example_of(block[k], k, self.task, (teacher, *students), columns)
+                    for k in range(len(block))
+                ],
             )
 
     def agreement(self, rows: Dataset) -> list[Columns]:
-        """The columns that follow from the predictions alone, for rows of any number."""
+        """The columns of each student without plausibility, watched words and examples, for any number of rows."""
         parts: list[list[Columns]] = []
-        for some in in_blocks(rows):
-            teacher, students = self._outputs_of_all(some)
-            parts.append([self._compared(some, teacher, student) for student in students])
+        for block in in_blocks(rows):
+            teacher, students = self._outputs_of_all(block)
+            parts.append([self._compared(block, teacher, student) for student in students])
         return [joined(of_one) for of_one in zip(*parts, strict=True)]
 
     def word_scores(self, rows: Dataset) -> list[ScoresByWord | None]:
-        """The scores of the words of each row by each model, the teacher first, for the teacher's label: the sum of the
-        scores of a word's tokens; NaN for words that are cut off. None for a model without maps."""
+        """Word scores of each row for the teacher's label, by model, the teacher first: sums over each word's tokens.
+        NaN for words that are cut off; None for a model without maps."""
         teacher, students = self._outputs_of_all(rows)
         return [
             outputs.word_sums(outputs.predictions.maps) if outputs.in_words else None
@@ -114,7 +117,7 @@ class Examiner:
         ]
 
     def map_checks(self, rows: Dataset, seed: int) -> list[Columns]:
-        """Infidelity and max-sensitivity of both models' maps, a set a student; see ``check_columns``."""
+        """Columns of infidelity and max-sensitivity of the teacher's and each student's maps (``check_columns``)."""
         labels = self._labels(rows)
         teacher, *students = (
             check_columns(model.probed, self.method, self._checked(model, rows, labels, seed))
@@ -125,7 +128,7 @@ class Examiner:
         return [named_of("teacher", teacher) | named_of("student", student) for student in students]
 
     def when_teacher_is_random(self, rows: Dataset, seed: int) -> dict[str, Estimate]:
-        """How far the teacher's maps agree with those under random weights; see ``agreement_when_random``."""
+        """Agreement of the teacher's maps with its maps under random weights (``agreement_when_random``)."""
         teacher = self._models[0]
         if teacher.probed is None:
             return {}
@@ -142,8 +145,8 @@ class Examiner:
         return CheckedRows(encoded, self._collator(model.tokenizer), labels, rows["index"][:], seed)
 
     def floors(self, rows: Dataset) -> list[dict[str, float]]:
-        """Figures of agreement of each student under a random head, the mean over ``FLOOR_SEEDS``; none where its head
-        is not known from the rest."""
+        """Figures of agreement of each student under a random head, averaged over ``FLOOR_SEEDS``. Empty for a student
+        whose head cannot be told from its other weights."""
         return [
             self.when_randomised(k, rows, head_parameters(model.probed.model))
             if model.probed and model.predictor.has_head
@@ -158,34 +161,35 @@ class Examiner:
         parameters: Mapping[str, nn.Parameter],
         seeds: Sequence[int] = FLOOR_SEEDS,
     ) -> dict[str, float]:
-        """The figures of agreement of the k-th student while these parameters are random, the mean over ``seeds``.
+        """Figures of agreement of the k-th student while ``parameters`` are random, averaged over ``seeds``.
 
-        The student is a PyTorch classifier.
+        The student must be a PyTorch classifier.
         """
         teacher = self._outputs(self._models[0], rows)
         return mean_values(list(self._randomised(self._models[1 + k], teacher, rows, parameters, seeds)))
 
     def expected_gradients(self, rows: Dataset, seed: int) -> list[StudentColumns]:
-        """``expected_gradients``: agreement of signed attributions along paths from other texts (Erion et al. 2021),
-        whatever the ``method`` is. No columns where a model has no gradients, and no floors where a head is not known
-        from the rest. ``seed``: of the tokens that paths start at."""
+        """Columns of ``expected_gradients``: agreement of signed attributions along paths from other texts (Erion et
+        al. 2021). It does not depend on ``method``. Models without gradients have no columns, models whose head is
+        unknown have no floors. ``seed`` draws the tokens at which paths start."""
         examiner = replace(self, method=replace(EXPECTED_GRADIENTS, seed=seed))
         teacher = examiner._outputs(examiner._models[0], rows)
         if not teacher.predictions.maps:
             return [StudentColumns({}, []) for _ in self.students]
-        found = []
+        results = []
         for model in examiner._models[1:]:
             outputs = examiner._outputs(model, rows, teacher.predictions.labels)
-            under = [examiner._compared(rows, teacher, outputs)]
-            if "signed" in under[0] and model.probed and model.predictor.has_head:
+            by_head = [examiner._compared(rows, teacher, outputs)]
+            if "signed" in by_head[0] and model.probed and model.predictor.has_head:
                 heads = head_parameters(model.probed.model), EXPECTED_GRADIENTS_SEEDS
-                under += examiner._randomised(model, teacher, rows, *heads)
-            own, *floors = (
-                {"expected_gradients": columns["signed"]} if "signed" in columns else {} for columns in under
+                by_head += examiner._randomised(model, teacher, rows, *heads)
+            figures, *floors = (
+                {"expected_gradients": columns["signed"]} if "signed" in columns else {}
+                for columns in by_head
             )
-            own |= {ON_WORDS: under[0][ON_WORDS]} if ON_WORDS in under[0] else {}
-            found.append(StudentColumns(own, floors))
-        return found
+            figures |= {ON_WORDS: by_head[0][ON_WORDS]} if ON_WORDS in by_head[0] else {}
+            results.append(StudentColumns(figures, floors))
+        return results
 
     def _randomised(
         self,
@@ -195,7 +199,7 @@ class Examiner:
         parameters: Mapping[str, nn.Parameter],
         seeds: Sequence[int],
     ) -> Iterator[Columns]:
-        """The student's columns while these of its parameters are random, by each seed."""
+        """Yield the student's columns while ``parameters`` are random, for each seed."""
         assert student.probed is not None
         for seed in seeds:
             with randomised(student.probed.model, parameters, seed):
@@ -207,12 +211,12 @@ class Examiner:
         return teacher, [self._outputs(model, rows, teacher.predictions.labels) for model in self._models[1:]]
 
     def _outputs(self, model: ExaminedModel, rows: Dataset, labels: np.ndarray | None = None) -> ModelOutputs:
-        """What a model predicts, and its maps for ``labels`` (its own without them) where it has gradients."""
+        """A model's predictions, and its maps for ``labels`` (default: its own labels) if it has gradients."""
         if model.probed is None or model.tokenizer is None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
-            logits, several = model.predictor.logits(copies)[0], self.task.multi_label
-            limits = label_thresholds(model.predictor)
-            return ModelOutputs(model, Predictions(logits, multi_label=several, thresholds=limits))
+            logits, multi_label = model.predictor.logits(copies)[0], self.task.multi_label
+            thresholds = label_thresholds(model.predictor)
+            return ModelOutputs(model, Predictions(logits, multi_label=multi_label, thresholds=thresholds))
         encoded, reads = self._encoded(model, rows)
         predictions = predict_rows(
             model.probed,
@@ -233,11 +237,11 @@ class Examiner:
 
     @cached_property
     def _drawn_from(self) -> dict[int, Tensor | None]:
-        """The tokens of ``pool`` by each tokenizer."""
+        """The tokens of ``pool``, by the id of each tokenizer."""
         return {}
 
     def _encoded(self, model: ExaminedModel, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
-        """The rows in a classifier's tokens, with the word of each token, and where the tokens lie in the texts."""
+        """The rows, encoded for a classifier with the word of each token, and the tokens' positions in the texts."""
         assert model.tokenizer is not None
         length = _classifier(model).max_length
         encoded = encode(rows, model.tokenizer, self.task, max_length=length).dataset
@@ -248,8 +252,8 @@ class Examiner:
         return encoded.add_column("word_ids", numbers), reads  # pyright: ignore
 
     def _compared(self, rows: Dataset, teacher: ModelOutputs, student: ModelOutputs) -> Columns:
-        """The columns of a student, with the agreement of maps where both have them, and that of signed maps where the
-        method knows a direction."""
+        """The columns of a student, with the agreement of maps if both models have maps, and the agreement of signed
+        maps if the method has signs."""
         ours, theirs = student.predictions, teacher.predictions
         words: Sequence[np.ndarray] | None = None
         if not (ours.maps and theirs.maps):
@@ -259,17 +263,17 @@ class Examiner:
         else:
             ours, theirs = _on_words(student, teacher)
             words = [np.arange(len(scores)) for scores in theirs.signed]
-        found = columns_of(ours, theirs, _gold(rows))
+        columns = columns_of(ours, theirs, _gold(rows))
         if ours.maps and student.model.tokenizer is not teacher.model.tokenizer:
-            found[ON_WORDS] = np.ones(len(rows), dtype=bool)
+            columns[ON_WORDS] = np.ones(len(rows), dtype=bool)
         if words is not None and theirs.signed:
-            found |= signed_columns(ours.signed, theirs.signed, words)
+            columns |= signed_columns(ours.signed, theirs.signed, words)
         if maps := teacher.predictions.maps:
-            return found | {"tokens": np.array([len(scores) for scores in maps])}
-        return found | {"words": np.array([count_words(texts) for texts in row_texts(rows, self.task)])}
+            return columns | {"tokens": np.array([len(scores) for scores in maps])}
+        return columns | {"words": np.array([count_words(texts) for texts in row_texts(rows, self.task)])}
 
     def _in_words(self, rows: Dataset, teacher: ModelOutputs, student: ModelOutputs) -> Columns:
-        found: Columns = {}
+        columns: Columns = {}
         for owner, outputs in (("teacher", teacher), ("student", student)):
             if not outputs.in_words:
                 continue
@@ -280,14 +284,14 @@ class Examiner:
                     for r, spans in zip(outputs.reads, rows["spans"], strict=True)
                 ]
                 values = [plausibility(m, marks) for m, marks in zip(maps, marked, strict=True)]
-                found |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
+                columns |= {f"{owner}_{name}": np.array([v[name] for v in values]) for name in values[0]}
             if self.watched:
                 shares = [
-                    watched_share(read, own, self.watched)
-                    for read, own in zip(outputs.reads, maps, strict=True)
+                    watched_share(read, scores, self.watched)
+                    for read, scores in zip(outputs.reads, maps, strict=True)
                 ]
-                found[f"{owner}_watched_share"] = np.array(shares)
-        return found
+                columns[f"{owner}_watched_share"] = np.array(shares)
+        return columns
 
 
 def _classifier(model: ExaminedModel) -> ClassifierPredictor:
@@ -296,12 +300,12 @@ def _classifier(model: ExaminedModel) -> ClassifierPredictor:
 
 
 def _on_words(student: ModelOutputs, teacher: ModelOutputs) -> tuple[Predictions, Predictions]:
-    """The predictions of both with maps of the units (``shared_units``) that both read; without maps where a tokenizer
+    """Both models' predictions, with maps of the units (``shared_units``) that both read; without maps if a tokenizer
     has no offsets."""
     ours, theirs = student.predictions, teacher.predictions
     if not (student.in_words and teacher.in_words):
         return replace(ours, maps=(), signed=()), replace(theirs, maps=(), signed=())
-    found = []
+    predictions = []
     signed = bool(ours.signed and theirs.signed)
     starts = [shared_units(reads) for reads in zip(student.reads, teacher.reads, strict=True)]
     sums = []
@@ -310,20 +314,20 @@ def _on_words(student: ModelOutputs, teacher: ModelOutputs) -> tuple[Predictions
         parts = zip(outputs.reads, maps, starts, strict=True)
         sums.append([read.units(scores, first) for read, scores, first in parts])
     both = [~np.isnan(ours + theirs) for ours, theirs in zip(*sums, strict=True)]
-    for outputs, own in zip((student, teacher), sums, strict=True):
-        kept = tuple(scores[known] for scores, known in zip(own, both, strict=True))
+    for outputs, unit_sums in zip((student, teacher), sums, strict=True):
+        kept = tuple(scores[known] for scores, known in zip(unit_sums, both, strict=True))
         maps = tuple(np.abs(scores) for scores in kept)
-        found.append(replace(outputs.predictions, maps=maps, signed=kept if signed else ()))
-    return found[0], found[1]
+        predictions.append(replace(outputs.predictions, maps=maps, signed=kept if signed else ()))
+    return predictions[0], predictions[1]
 
 
 def _gold(rows: Dataset) -> np.ndarray | None:
-    """The labels, flags of several ones, or None where no row has one."""
+    """The gold labels of the rows (flags with several labels a row), or None if no row has a label."""
     labels = np.asarray(rows["label"][:])
     return None if (np.isnan(labels) | (labels == UNLABELLED)).all() else labels
 
 
 def in_blocks(rows: Dataset) -> Iterator[Dataset]:
-    """The rows, ``BLOCK`` at a time."""
+    """Yield the rows, ``BLOCK`` at a time."""
     for start in range(0, len(rows), BLOCK):
         yield rows.select(range(start, min(start + BLOCK, len(rows))))

@@ -1,4 +1,4 @@
-"""Examples of an audit as people look at them: texts, predictions, and words with their shares of each model's map."""
+"""Examples of an audit for the report: texts, predictions, and words with their shares of each model's map."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gradistill.data.raw_words import word_places
 def example_of(
     row: dict[str, Any], k: int, task: Task, models: Sequence[ModelOutputs], columns: Sequence[Columns]
 ) -> dict[str, Any]:
-    """The ``row``, which is the k-th of the outputs of the ``models``, the teacher first, and of the students'
-    ``columns``. docs/audit.md lists its fields."""
+    """The example of ``row``, the k-th row of the ``models``' outputs (teacher first) and of the students' ``columns``.
+    docs/audit.md lists its fields."""
     teacher, *students = models
     texts = [row[name] for name in task.text_columns]
     return {
@@ -30,22 +30,22 @@ def example_of(
         "texts": texts,
         "teacher": _prediction_of(teacher.predictions, k, task.labels),
         "students": [
-            {**_prediction_of(student.predictions, k, task.labels), **_agreement_of(own, k)}
-            for student, own in zip(students, columns, strict=True)
+            {**_prediction_of(student.predictions, k, task.labels), **_agreement_of(of_student, k)}
+            for student, of_student in zip(students, columns, strict=True)
         ],
         "words": _words_of(texts, k, models),
     }
 
 
 def _words_of(texts: Sequence[str], k: int, models: Sequence[ModelOutputs]) -> list[dict[str, Any]]:
-    """The words of an example with their shares of each model's map, the teacher's first; None where it has no map.
+    """The words of an example with their shares of each model's map, the teacher first. None for models without a map.
 
-    Models that hold one tokenizer share its words. Others share units of the raw text (``shared_units``).
+    Models with one tokenizer share its words. Others share units of the raw text (``shared_units``).
     """
     if all(outputs.in_words and outputs.model.tokenizer is models[0].model.tokenizer for outputs in models):
         scored = [outputs.reads[k].words(outputs.predictions.maps[k]) for outputs in models]
         spans = [(word.segment, word.start, word.end) for word in scored[0]]
-        shares = [[word.score for word in own] for own in scored]
+        shares = [[word.score for word in of_model] for of_model in scored]
     else:
         readers = [outputs for outputs in models if outputs.in_words]
         places = word_places(tuple(texts))
@@ -58,23 +58,23 @@ def _words_of(texts: Sequence[str], k: int, models: Sequence[ModelOutputs]) -> l
             else [None] * len(spans)
             for outputs in models
         ]
-    rounded = [[None if share is None else round(share, 4) for share in own] for own in shares]
+    rounded = [[None if share is None else round(share, 4) for share in of_model] for of_model in shares]
     return [
         {"segment": segment, "start": start, "end": end, "teacher": rounded[0][n],
-         "students": [own[n] for own in rounded[1:]]}
+         "students": [of_model[n] for of_model in rounded[1:]]}
         for n, (segment, start, end) in enumerate(spans)
     ]  # fmt: skip
 
 
 def _unit_shares(read: TokenizedText, scores: np.ndarray, first: np.ndarray) -> list[float | None]:
-    """The units that begin at these words with their shares of all units' scores; None for one not read whole."""
+    """Each unit's share of the sum of scores. Units start at the words ``first``; None for one not read whole."""
     units = read.units(scores, first)
     total = float(np.nansum(units)) or 1.0
     return [None if np.isnan(value) else float(value) / total for value in units]
 
 
 def _joined_names(names: Sequence[str], flags: Sequence[Any]) -> str:
-    """The labels of a row that may have several, as people read them."""
+    """The names of a row's labels, joined for display."""
     return ", ".join(name for name, flag in zip(names, flags, strict=True) if flag) or "(no label)"
 
 
@@ -98,14 +98,14 @@ def _prediction_of(predictions: Predictions, k: int, names: Sequence[str] | None
 
 
 def _agreement_of(columns: Columns, k: int) -> dict[str, Any]:
-    """``disagreement`` sorts the examples: another label first, then other probabilities, then other reasons."""
+    """The example's agreement. ``disagreement`` sorts examples by label, then by probabilities and saliency."""
     rho = float(columns["saliency"][k]) if "saliency" in columns else float("nan")
     reasons = (1 - rho) / 2 if np.isfinite(rho) else 0.0
     same = bool(columns["label"][k]) if "label" in columns else None
     same = bool(columns["exact_match"][k]) if "exact_match" in columns else same
     if same is None:
-        apart = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
+        distance = abs(float(columns["student_prediction"][k] - columns["teacher_prediction"][k]))
     else:
-        apart = 2.0 * (not same) + 1 - float(columns["probability"][k])
+        distance = 2.0 * (not same) + 1 - float(columns["probability"][k])
     agreement = round(rho, 4) if np.isfinite(rho) else None
-    return {"agreement": agreement, "same_label": same, "disagreement": round(apart + reasons, 4)}
+    return {"agreement": agreement, "same_label": same, "disagreement": round(distance + reasons, 4)}

@@ -1,20 +1,20 @@
-"""Faithfulness: does a decision change when the words that it rests on are taken away?
+"""Faithfulness: does a prediction change when the words with high scores are removed?
 
 The area over the perturbation curve of an order of n words is ``AOPC = 1/n Σ_k f(x) − f(x without its first k words)``,
-``f`` the probability of the explained label. Comprehensiveness takes words with high scores first, sufficiency those
-with low scores first. How large an AOPC can get at all depends on the model. Two models may therefore only be compared
-after each value is set between the least and the most that any order of the row's words reaches: 0 to 1. This is NAOPC
-(Edin et al. 2025, "Normalized AOPC", arXiv 2408.08137), with its two curves over all k and its beam search for both
-limits. The shares of ERASER (DeYoung et al. 2020) are not used.
+``f`` the probability of the explained label. Comprehensiveness removes words with high scores first, sufficiency words
+with low scores first. The range of AOPC depends on the model. To compare two models, each value is therefore scaled
+between the minimum and maximum over all orders of the row's words, to 0 to 1. This is NAOPC (Edin et al. 2025,
+"Normalized AOPC", arXiv 2408.08137), with its two curves over all k and its beam search for both limits. The shares of
+ERASER (DeYoung et al. 2020) are not used.
 
 Deviations from the paper:
 
-- The beam holds sets of words, each with its best order so far; the paper's holds orders. A set is predicted once, for
-  both limits and both curves. A beam that holds every set finds the exact limits, as the paper's enumeration does.
-- A second search goes backwards: all words are away, and come back one by one. Where only several words together turn
-  a decision, the first search misses that set, and the second one starts from it (docs/audit.md).
-- The judged orders are candidates for both limits, so that no value leaves 0..1.
-- A row with more than ``UNITS`` words is cut into as many runs of neighbouring words, and each run is one unit.
+- The beam holds sets of words, each with its best order so far; the paper's beam holds orders. A set is predicted once,
+  for both limits and both curves. A beam that holds every set finds the exact limits, as the paper's enumeration does.
+- A second search goes backwards: it starts with all words removed and restores them one by one. If only several words
+  together change a prediction, the first search misses that set; the second one can reach it (docs/audit.md).
+- The two orders that are measured are candidates for both limits, so that every value is in 0..1.
+- A row with more than ``UNITS`` words is cut into ``UNITS`` runs of neighbouring words, and each run is one unit.
 - The explained label is the teacher's for both models, and in a regression ``f(x) − f(…)`` is the absolute change of
   the prediction.
 """
@@ -35,10 +35,10 @@ from gradistill.auditing.statistics import EQUAL
 from gradistill.data.raw_words import Kept
 
 EXACT = 8
-"""A row of fewer units than this has its exact limits: seven units have 128 sets."""
+"""Rows with fewer units than this get exact limits: seven units have 128 sets."""
 
 UNITS = 8
-"""Units of a row at most: a search costs the square of their number."""
+"""Most units of a row: the cost of a search grows with the square of their number."""
 
 BEAM = 2
 """Sets that a search keeps at each size."""
@@ -46,7 +46,7 @@ BEAM = 2
 FIGURES = ("comprehensiveness", "sufficiency")
 
 ScoresByWord = Sequence[Float[np.ndarray, " _"]]
-"""One score a word of each row; NaN for a word that the model does not read, which is never taken away."""
+"""One score for each word of each row; NaN for a word that the model does not read, which is never removed."""
 
 
 def faithfulness(
@@ -60,15 +60,15 @@ def faithfulness(
 ) -> Columns:
     """Normalised ``comprehensiveness`` (more is better) and ``sufficiency`` (less is better) of each row.
 
-    Both are 0..1. They are NaN where no order of the words changes anything: every order has the same AOPC.
+    Both are 0..1. They are NaN if every order of the words has the same AOPC.
 
     Parameters:
         ``predictor``: the model that is explained.
-        ``scores``: of the words of each row; the largest first is the order that is judged.
+        ``scores``: word scores of each row; words are removed from the largest to the smallest score.
         ``label_ids``: the label of each row that is explained; not used in a regression.
-        ``copies_of``: how words are taken away.
-        ``multi_label``: each logit is the log-odds of a label of its own.
-        ``beam``: sets that the search for the limits keeps at each size, of rows with ``EXACT`` units or more.
+        ``copies_of``: returns a row's copies without the removed words.
+        ``multi_label``: each logit is the log-odds of its own label.
+        ``beam``: sets that the search for the limits keeps at each size, in rows with ``EXACT`` units or more.
 
     Example::
 
@@ -85,11 +85,11 @@ def faithfulness(
     wanted = {place: next(search) for place, search in searches.items()}
     while wanted:
         kept = {place: rows[place].kept(sets) for place, sets in wanted.items() if sets}
-        found = predict_by_row(predictor, kept, lambda row, own: copies_of(row, own)[1:])
+        predicted = predict_by_row(predictor, kept, lambda row, own: copies_of(row, own)[1:])
         for place, sets in list(wanted.items()):
             if sets:
                 label = int(label_ids[place])
-                values = _drops(whole[place][0, 0], found[place][0], label, multi_label=multi_label)
+                values = _drops(whole[place][0, 0], predicted[place][0], label, multi_label=multi_label)
                 rows[place].drops.update(zip(sets, values.tolist(), strict=True))
             try:
                 wanted[place] = next(searches[place])
@@ -108,19 +108,19 @@ def word_occlusion(
     *,
     multi_label: bool = False,
 ) -> list[Float[np.ndarray, " _"]]:
-    """``|F(x) − F(x without the word)|`` of each word, F the log-odds of the label: scores from predictions alone."""
+    """Word scores from predictions alone: ``|F(x) − F(x without the word)|``, F the log-odds of the label."""
     kept = {row: ~np.eye(count, dtype=bool) for row, count in enumerate(words)}
-    found = predict_by_row(predictor, kept, copies_of)
+    predicted = predict_by_row(predictor, kept, copies_of)
     return [
         np.abs(effects(logits, label_ids[row : row + 1], multi_label=multi_label)[0])
-        for row, logits in found.items()
+        for row, logits in predicted.items()
     ]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row: the unit of each word (−1 for words that stay), the ``order`` of its units that is judged, and the
-    ``drops`` of the sets of units that are known. A set is a number with one bit a unit that is taken away."""
+    """One row: the unit of each word (−1 for words that are never removed), the ``order`` of its units by score, and
+    the known ``drops`` of f by set of removed units. A set is an integer with one bit for each removed unit."""
 
     unit_of: Int[np.ndarray, " word"]
     order: list[int]
@@ -141,12 +141,12 @@ class _Row:
         return len(self.order)
 
     def kept(self, sets: Sequence[int]) -> Kept:
-        """The words that stay when these sets go."""
-        gone = (np.array(sets)[:, None] >> np.arange(self.units)) & 1 == 1
-        return (self.unit_of < 0) | ~gone[:, np.maximum(self.unit_of, 0)]
+        """A mask of the words that are kept when each of ``sets`` is removed."""
+        removed = (np.array(sets)[:, None] >> np.arange(self.units)) & 1 == 1
+        return (self.unit_of < 0) | ~removed[:, np.maximum(self.unit_of, 0)]
 
     def search(self, beam: int) -> Generator[list[int], None, tuple[float, float]]:
-        """Yields sets whose drops must be known before it goes on; returns the figures."""
+        """Yield sets whose drops the search needs before it continues. Returns both figures."""
         judged = (self.order, self.order[::-1])
         yield self._unknown(removed for order in judged for removed in _nested(order))
         high_first, low_first = (sum(self.drops[removed] for removed in _nested(order)) for order in judged)
@@ -171,35 +171,35 @@ class _Row:
 
 
 def _nested(order: Sequence[int]) -> list[int]:
-    """The sets that an order takes away: its first unit, its first two, … all."""
-    found, removed = [], 0
+    """The sets of the first unit of ``order``, of the first two, … of all."""
+    sets, removed = [], 0
     for unit in order:
         removed |= 1 << unit
-        found.append(removed)
-    return found
+        sets.append(removed)
+    return sets
 
 
 @dataclass
 class _Beam:
-    """Some sets of one size, each with the best sum of drops of any order that leads to it: of the most for ``sign`` 1,
-    of the least for −1, where sums have their signs turned. Words go one by one, or come ``back`` from nothing."""
+    """Sets of one size, each with the best sum of drops over the orders that lead to it. Best is the largest sum for
+    ``sign`` 1, the smallest for −1 (sums are then negated). Units are removed one by one, or restored (``back``)."""
 
     sums: dict[int, float]
     sign: int
     back: bool = False
 
     def grown(self, units: int) -> dict[int, float]:
-        """Every set that is one step away from one of the beam, with the best sum that leads there."""
-        found: dict[int, float] = {}
+        """Every set that is one step away from a set of the beam, with the best sum of a path to it."""
+        reached: dict[int, float] = {}
         for removed, total in self.sums.items():
             for unit in range(units):
                 if bool(removed >> unit & 1) == self.back:
-                    there = removed ^ 1 << unit
-                    found[there] = max(total, found.get(there, -np.inf))
-        return found
+                    neighbour = removed ^ 1 << unit
+                    reached[neighbour] = max(total, reached.get(neighbour, -np.inf))
+        return reached
 
     def keep(self, grown: Mapping[int, float], drops: Mapping[int, float], width: int) -> None:
-        """Go on with the best of the sets that were reached."""
+        """Keep the best ``width`` of the sets in ``grown``."""
         sums = [(removed, total + self.sign * drops[removed]) for removed, total in grown.items()]
         self.sums = dict(sorted(sums, key=lambda entry: -entry[1])[:width])
 

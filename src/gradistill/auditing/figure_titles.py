@@ -1,4 +1,4 @@
-"""The figures of an audit by the names that readers see."""
+"""Titles of an audit's figures, as reports show them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ TITLES = {
     "teacher_macro_f1": "teacher macro F1",
     "student_macro_f1": "student macro F1",
 }
-"""What reads badly when underscores merely become spaces."""
+"""Titles of figures for which replacing underscores by spaces is not enough."""
 
 
 def title_of(name: str) -> str:
-    """The name of a figure or a group as a reader would write it."""
+    """The title of a figure or a group."""
     return TITLES.get(name) or " ".join(str(name).replace("_", " ").split())

@@ -36,11 +36,11 @@ PredictFunction = Callable[[list[Any]], Any]
 class FunctionPredictor:
     """``function`` as a predictor. Logits are the logarithms of its probabilities (``data.probabilities``).
 
-    ``labels`` are the names of its columns, None for a score (a regression), and ``()`` where they are not known: the
-    first call settles how many there are. ``order`` holds for each label that is returned the place of its column.
-    ``multi_label``: each column is a probability of its own, and its logit the log-odds.
+    ``labels``: the names of its columns; None for a score (regression); ``()`` if unknown, and their number follows
+    from the first call. ``order``: for each returned label the index of the function's column. ``multi_label``: each
+    column is a label's own probability, and its logit the log-odds.
 
-    Words cannot be masked, as there is no mask that all functions know: they are replaced by other words.
+    Words cannot be masked, as functions have no common mask token. They are replaced by other words.
 
     Example: ``FunctionPredictor(predict, ("no", "yes")).logits([Copy(("a fine film",))])[0]``
     """
@@ -56,24 +56,24 @@ class FunctionPredictor:
 
     @property
     def name(self) -> str:
-        """The function's own name."""
+        """The function's name."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
-        """See ``Predictor``. Raises ModelError, with the row at fault, for what are no probabilities."""
+        """See ``Predictor``. Raises ModelError, with the faulty row, if the results are not probabilities."""
         refused_heads(heads, "a function")
         if any(copy.kept is not None for copy in copies):
             raise GradistillError(
-                "Words were to be masked, and a function knows no mask.", expected="texts with other words"
+                "A function has no mask token, so words cannot be masked.", expected="texts with other words"
             )
-        found = []
+        parts = []
         for start in range(0, len(copies), TEXTS_AT_ONCE):
-            some = copies[start : start + TEXTS_AT_ONCE]
-            found.append(self._predicted(some))
-            self.on_progress(len(some))
-        return in_order(np.concatenate(found), self.order)[None]
+            chunk = copies[start : start + TEXTS_AT_ONCE]
+            parts.append(self._predicted(chunk))
+            self.on_progress(len(chunk))
+        return in_order(np.concatenate(parts), self.order)[None]
 
     def _predicted(self, copies: Sequence[Copy]) -> Float[np.ndarray, "row label"]:
         owner = f"the function {self.name}"
@@ -83,8 +83,8 @@ class FunctionPredictor:
         except Exception as error:
             raise ModelError(
                 f"{owner} raised {type(error).__name__}: {error}",
-                expected="probabilities for every text of a list",
-                remedy="call it on a list of texts first",
+                expected="a function that returns probabilities for a list of texts",
+                remedy="test the function on a list of texts",
             ) from error
         try:
             values = np.asarray(returned, dtype=np.float64)
@@ -127,18 +127,18 @@ class FunctionPredictor:
 def function_at(given: str) -> PredictFunction:
     """The function that ``python:module:function`` names. The module is imported, which runs its code.
 
-    Only for names that the user typed on the command line; nothing that a file holds may come here. The working
-    directory is searched first. Raises RecipeError for a name of another form, or of nothing that can be called.
+    Use it only for names that the user typed on the command line, never for names from a file. The working directory
+    is searched first. Raises RecipeError for a name of another form, or of an object that cannot be called.
     """
     module, _, name = given.removeprefix(PREFIX).partition(":")
     if not module or not name:
         raise RecipeError(
-            f"{given!r} names no function", expected="python:module:function", remedy="write it so"
+            f"{given!r} names no function", expected="python:module:function", remedy="write it in this form"
         )
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
-        found = getattr(import_module(module), name)
+        function = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise RecipeError(
             f"{given}: {error}",
@@ -147,9 +147,9 @@ def function_at(given: str) -> PredictFunction:
         ) from error
     finally:
         with suppress(ValueError):  # an imported module may have changed the path
-            sys.path.remove(here)
-    if not callable(found):
+            sys.path.remove(folder)
+    if not callable(function):
         raise RecipeError(
-            f"{given} is {type(found).__name__}", expected="a function of texts", remedy="name a function"
+            f"{given} is {type(function).__name__}", expected="a function of texts", remedy="name a function"
         )
-    return found
+    return function

@@ -1,4 +1,4 @@
-"""A classifier for each label of rows that may have several, as one predictor."""
+"""One binary classifier for each of several labels a row, combined into one predictor."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from gradistill.data.label_matching import spelled_alike
 from gradistill.errors import DataError
 
 _YES = ("1", "LABEL_1", "yes", "true", "positive")
-"""Names of an output that stands for "has the label", where it is not called like the label itself."""
+"""Names of the output "has the label", if it does not have the label's own name."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelPredictor(SeveralPredictors):
-    """Classifiers of two classes, one a label: whether a row has it. Each has its outputs in the order no, yes.
+    """Binary classifiers, one for each label: whether a row has it. Each has its outputs in the order no, yes.
 
-    A label's logit is the difference of the two, its log-odds. The labels are decided one by one (binary relevance:
-    Zhang and Zhou 2014, doi 10.1109/TKDE.2013.39).
+    A label's logit is the difference of the two outputs, its log-odds. Labels are predicted independently (binary
+    relevance: Zhang and Zhou 2014, doi 10.1109/TKDE.2013.39).
 
     Example: ``LabelPredictor((is_joy, is_anger)).logits([Copy(("a fine film",))])[0]``
     """
 
     multi_label = True
-    title = "one model a label"
+    title = "one model for each label"
 
     def combined(self, logits: Sequence[Float[np.ndarray, "copy _"]]) -> Float[np.ndarray, "copy label"]:
-        """See ``SeveralPredictors``."""
+        """The log-odds of all labels (see ``SeveralPredictors``)."""
         return np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=-1)
 
 
 def no_and_yes(label: str, names: Sequence[str] | None, owner: str) -> tuple[str, str]:
-    """The outputs of a label's classifier: without the label, with it. The second is called like the label, or yes,
-    true, positive, 1, LABEL_1.
+    """The output names of a label's classifier: without the label, with the label. The second one is the label's name,
+    or yes, true, positive, 1, LABEL_1.
 
-    Raises DataError for anything but two outputs of which one is that.
+    Raises DataError unless there are two outputs of which exactly one has such a name.
 
     Example: ``no_and_yes("joy", ("joy", "other"), "teacher of joy")`` is ``("other", "joy")``
     """
     names = tuple(names or ())
-    for wanted in ((label,), _YES):
-        found = [name for name in names if any(spelled_alike(name, one) for one in wanted)]
-        if len(names) == 2 and len(found) == 1:
-            return next(name for name in names if name != found[0]), found[0]
+    for accepted in ((label,), _YES):
+        matches = [name for name in names if any(spelled_alike(name, one) for one in accepted)]
+        if len(names) == 2 and len(matches) == 1:
+            return next(name for name in names if name != matches[0]), matches[0]
     raise DataError(
-        f"The {owner} predicts {', '.join(names) or 'a score'}, and the label {label!r} of a row is wanted.",
+        f"The {owner} predicts {', '.join(names) or 'a score'}, and the label {label!r} of a row is needed.",
         expected=f"two classes, of which one is called {label}, yes, true, positive or 1",
-        remedy="take a classifier of that label alone, or correct id2label in config.json",
+        remedy="take a binary classifier of that label, or correct id2label in config.json",
     )

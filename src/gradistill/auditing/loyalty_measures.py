@@ -1,10 +1,10 @@
-"""Loyalty: how far a student decides as its teacher does, and for the same reasons. One value per example.
+"""Loyalty: the agreement of student and teacher in predictions, and in what these depend on. One value per example.
 
 Label loyalty and probability loyalty follow Xu et al. 2021 ("Beyond Preserved Accuracy"). The saliency loyalty is
-**our definition**: the Gradient KD paper (Wang et al. 2022, arXiv 2211.01071) reports a figure of that name whose
-formula we could not read. Regression has neither labels nor probabilities; there we report Pearson's correlation
-of the two models' predictions, which is ours as well. Where a row may have several labels, each counts by itself: label
-and probability loyalty are means over the labels, and ``exact_match`` is the share of rows on which all labels agree.
+**our definition**: the Gradient KD paper (Wang et al. 2022, arXiv 2211.01071) reports a figure of that name, but its
+formula was not readable. In a regression, which has neither labels nor probabilities, we report Pearson's correlation
+of the two models' predictions, also our definition. With several labels a row, label and probability loyalty are means
+over the labels, and ``exact_match`` is the share of rows on which all labels agree.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from gradistill.auditing.statistics import Bounds, Estimate, bootstrap_statistic
 from gradistill.errors import GradistillError
 
 MIN_TOKENS = 4
-"""Shorter examples are skipped: three tokens have six orders, so their correlation is mostly chance."""
+"""Examples with fewer tokens are skipped: three tokens have only six orders, so a correlation is mostly chance."""
 
 MIN_PAIRS = 4
-"""Two pairs correlate by ±1 whatever they hold, and Fisher's interval needs four."""
+"""Fewest pairs of a correlation's interval: two pairs always correlate by ±1, and Fisher's interval needs four."""
 
 ROWS_NAMED = 10
 
@@ -37,19 +37,18 @@ NAMES = ("label", "exact_match", "probability", "span", "prediction", "response"
 """The loyalties, in the order in which they are shown."""
 
 Maps = Sequence[np.ndarray]
-"""One 1-D array of token scores per example, special tokens and padding already taken out."""
+"""One 1-D array of token scores for each example, without special tokens and padding."""
 
 
 @dataclass(frozen=True)
 class Loyalty:
-    """The figures of one student against its teacher; a part that does not exist for the task is ``None``.
+    """The loyalty figures of one student and its teacher. Figures that are undefined for the task are ``None``.
 
-    ``label`` and ``probability`` exist for classification, ``prediction`` for regression, ``saliency`` wherever
-    maps were given. ``exact_match`` exists where a row may have several labels; ``label`` and ``probability`` are then
-    means over the labels. ``span`` exists where each word has a label (``auditing.token_loyalty``). ``skipped`` counts
-    the examples with fewer than four tokens. ``response`` is measured on changed texts (``auditing.response``), so
-    ``loyalty`` leaves it out. ``floors`` are values of a student that cannot have learnt to agree, by the names of the
-    figures.
+    ``label`` and ``probability`` exist for classification, ``prediction`` for regression, ``saliency`` if there are
+    maps. ``exact_match`` exists with several labels a row; ``label`` and ``probability`` are then means over labels.
+    ``span`` exists in token classification (``auditing.token_loyalty``). ``skipped`` counts the examples with fewer
+    than four tokens. ``response`` is measured on changed texts (``auditing.response``), so ``loyalty`` does not compute
+    it. ``floors``: by figure, the value of a student that cannot have learnt to agree.
     """
 
     label: Estimate | None
@@ -66,21 +65,21 @@ class Loyalty:
     @property
     def figures(self) -> dict[str, Estimate | None]:
         """The figures by name, with their floors."""
-        found = {name: getattr(self, name) for name in NAMES}
+        figures = {name: getattr(self, name) for name in NAMES}
         return {
             name: figure.with_floor(self.floors[name])
             if figure is not None and name in self.floors
             else figure
-            for name, figure in found.items()
+            for name, figure in figures.items()
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """The form of ``loyalty`` in ``metrics.json``; parts that do not exist are ``None``."""
+        """The value of ``loyalty`` in ``metrics.json``; undefined figures are ``None``."""
         out: dict[str, Any] = {name: part and part.as_dict() for name, part in self.figures.items()}
         if self.exact_match is None:
-            del out["exact_match"]  # of several labels a row alone
+            del out["exact_match"]  # only written with several labels a row
         if self.span is None:
-            del out["span"]  # of words with a label each alone
+            del out["span"]  # only written in token classification
         if self.saliency is not None:
             out["saliency"] |= {"skipped": self.skipped, "method": self.saliency_method}
         return out
@@ -97,11 +96,11 @@ def loyalty(
     """Label, probability and saliency loyalty with 95 % intervals over examples (docs/methods.md).
 
     Parameters:
-        ``student``: its predictions, with maps of the **teacher's** labels.
-        ``teacher``: its predictions for the same rows. One column of logits means regression.
-        ``method``: the name of the attribution method that made the maps of both; without maps there is no saliency.
-        ``resamples``: of the bootstrap.
-        ``seed``: of the bootstrap.
+        ``student``: the student's predictions, with maps of the **teacher's** labels.
+        ``teacher``: the teacher's predictions for the same rows. One column of logits means regression.
+        ``method``: the name of the attribution method of both models' maps; without maps there is no saliency.
+        ``resamples``: number of resamples of the bootstrap.
+        ``seed``: random seed of the bootstrap.
 
     Errors: ``GradistillError`` as in the functions below.
 
@@ -119,9 +118,9 @@ def loyalty(
     label = probability = prediction = saliency = exact = None
     if student.multi_label != teacher.multi_label:
         raise GradistillError(
-            "One of the models predicts several labels a row, and the other one of them.",
+            "One of the models predicts several labels a row, and the other predicts a single label.",
             expected="two models of one kind",
-            remedy="correct problem_type in the configuration of the one that is wrong",
+            remedy="correct problem_type in the configuration of the wrong model",
         )
     if student.multi_label:
         same = student.flags == teacher.flags
@@ -147,9 +146,9 @@ def loyalty(
 def label_agreement(
     student_logits: Float[np.ndarray, "batch label"], teacher_logits: Float[np.ndarray, "_ _"]
 ) -> Bool[np.ndarray, " batch"]:
-    """Where both models predict the same label (Xu et al. 2021); of equal logits the first label counts.
+    """Whether both models predict the same label (Xu et al. 2021); among equal logits the first label counts.
 
-    ``GradistillError`` for one column (regression has no labels), other shapes, NaN or infinite logits.
+    Raises ``GradistillError`` for one column (regression has no labels), unequal shapes, NaN or infinite logits.
     """
     student, teacher = _class_logits(student_logits, teacher_logits)
     return student.argmax(axis=1) == teacher.argmax(axis=1)
@@ -160,16 +159,16 @@ def probability_agreement(
 ) -> Float[np.ndarray, " batch"]:
     """``1 − sqrt(JS₂(p_t, p_s))``, 0..1: JS₂ is the Jensen–Shannon divergence in bits (Xu et al. 2021).
 
-    Exactly 1 where the logits are identical; errors as in ``label_agreement``.
+    The value is exactly 1 for identical logits. Errors as in ``label_agreement``.
     """
     student, teacher = _class_logits(student_logits, teacher_logits)
     return _root_agreement(_softmax(student), _softmax(teacher), axis=1)
 
 
 def _root_agreement(p: np.ndarray, q: np.ndarray, axis: int) -> np.ndarray:
-    """``1 − sqrt(JS₂(p, q))`` of distributions along an axis."""
-    # KL(p ‖ (p+q)/2) as rel_entr(2p, p+q)/2: halving a probability near 5e-324 would round it to zero and
-    # make the divergence infinite; doubling never does.
+    """``1 − sqrt(JS₂(p, q))`` of distributions along ``axis``."""
+    # KL(p ‖ (p+q)/2) is computed as rel_entr(2p, p+q)/2: halving a probability near 5e-324 would round it to zero
+    # and make the divergence infinite; doubling does not.
     both = p + q
     nats = (rel_entr(2 * p, both) + rel_entr(2 * q, both)).sum(axis=axis) / 4
     return 1 - np.sqrt(np.clip(nats / np.log(2), 0.0, 1.0))
@@ -178,9 +177,9 @@ def _root_agreement(p: np.ndarray, q: np.ndarray, axis: int) -> np.ndarray:
 def bernoulli_agreement(
     student_logits: Float[np.ndarray, "batch label"], teacher_logits: Float[np.ndarray, "_ _"]
 ) -> Float[np.ndarray, "batch label"]:
-    """``1 − sqrt(JS₂)`` of the two distributions of each label's yes and no, 0..1, where a row may have several labels.
+    """``1 − sqrt(JS₂)``, 0..1, of both models' Bernoulli distributions of each label, with several labels a row.
 
-    Exactly 1 where the logits are identical. ``GradistillError`` for other shapes, NaN or infinite logits.
+    The value is exactly 1 for identical logits. Raises ``GradistillError`` for unequal shapes, NaN or infinite logits.
 
     Example: ``bernoulli_agreement(np.array([[0.0, 2.0]]), np.array([[0.0, 1.0]]))[0, 0]``
     """
@@ -190,13 +189,14 @@ def bernoulli_agreement(
 
 
 def saliency_agreement(student_maps: Maps, teacher_maps: Maps) -> tuple[Float[np.ndarray, " kept"], int]:
-    """Spearman's ρ (−1..1) of the two models' token scores per example, and how many examples were skipped.
+    """Spearman's ρ (−1..1) of the two models' token scores for each example, and the number of skipped examples.
 
-    This definition of saliency loyalty is ours (see above). Maps are 1-D and as long as the example has tokens that
-    are neither special nor padding. Examples with fewer than ``MIN_TOKENS`` tokens are skipped, the others keep
-    their order. Ties get average ranks. A constant map orders no tokens, so it can confirm no order: ρ is 0
-    there, where scipy's is NaN; leaving such examples out would reward a student without reasons.
-    ``GradistillError`` where the maps do not fit each other or hold NaN or infinite scores.
+    This definition of saliency loyalty is ours (see above). A map is 1-D, with one score for each token that is neither
+    special nor padding. Examples with fewer than ``MIN_TOKENS`` tokens are skipped, the others keep their order. Ties
+    get average ranks. A constant map orders no tokens: ρ is then 0, where scipy's is NaN. Leaving such examples out
+    would reward a student with uninformative maps.
+
+    Raises ``GradistillError`` if the maps have unequal shapes, or NaN or infinite scores.
     """
     student, teacher = _finite_maps(student_maps, teacher_maps)
     by_length: defaultdict[int, list[int]] = defaultdict(list)
@@ -215,15 +215,15 @@ def saliency_agreement(student_maps: Maps, teacher_maps: Maps) -> tuple[Float[np
 def correlation(
     a: Float[np.ndarray, " batch"], b: Float[np.ndarray, " batch"], *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Pearson's r with its bootstrap interval; of fewer than ``MIN_PAIRS`` pairs there is none."""
-    found = bootstrap_statistic(pearson, a, b, resamples=resamples, seed=seed)
-    return found if found.n >= MIN_PAIRS else Estimate(found.value, nan, nan, found.n)
+    """Pearson's r with its bootstrap interval; without an interval for fewer than ``MIN_PAIRS`` pairs."""
+    estimate = bootstrap_statistic(pearson, a, b, resamples=resamples, seed=seed)
+    return estimate if estimate.n >= MIN_PAIRS else Estimate(estimate.value, nan, nan, estimate.n)
 
 
 def pearson(
     a: Float[np.ndarray, "resample batch"], b: Float[np.ndarray, "resample batch"]
 ) -> Float[np.ndarray, " resample"]:
-    """Pearson's r over the last axis; NaN where one side is constant, as there is nothing to correlate."""
+    """Pearson's r over the last axis; NaN if one side is constant."""
     constant = (np.ptp(a, axis=-1) == 0) | (np.ptp(b, axis=-1) == 0)
     a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -234,7 +234,7 @@ def pearson(
 def spearman(
     a: Float[np.ndarray, "batch token"], b: Float[np.ndarray, "batch token"]
 ) -> Float[np.ndarray, " batch"]:
-    # The mean rank is (T + 1)/2 whatever the ties, so centred ranks are exact, and so is ρ = 1 on equal maps.
+    # The mean rank is (T + 1)/2 also with ties, so centred ranks are exact, and so is ρ = 1 on equal maps.
     centre = (a.shape[1] + 1) / 2
     a, b = rankdata(a, axis=1) - centre, rankdata(b, axis=1) - centre
     spread = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
@@ -242,7 +242,9 @@ def spearman(
 
 
 def _softmax(logits: Float[np.ndarray, "batch label"]) -> Float[np.ndarray, "batch label"]:
-    with np.errstate(over="ignore"):  # a gap beyond float64 becomes −inf, whose exponential is the right 0
+    with np.errstate(
+        over="ignore"
+    ):  # a difference beyond float64 becomes −inf, whose exponential is 0 as it should be
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -259,7 +261,7 @@ def _class_logits(student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray,
 
 
 def _finite_pair(student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both logits in float64. Shapes are compared here because numpy would broadcast a row in silence."""
+    """Both models' logits in float64. Shapes are compared because numpy would broadcast a single row silently."""
     if student.ndim != 2 or student.shape != teacher.shape or student.shape[1] == 0:
         raise GradistillError(
             f"The student's logits have shape {student.shape}, the teacher's {teacher.shape}.",
@@ -289,7 +291,7 @@ def _finite_maps(student: Maps, teacher: Maps) -> tuple[list[np.ndarray], list[n
 
 
 def _refuse(rows: Sequence[int] | np.ndarray, what: str) -> None:
-    """Raise with the first example rows at fault, if there are any."""
+    """Raise GradistillError with the first of the faulty ``rows``, if there are any."""
     if len(rows):
         named = ", ".join(str(row) for row in rows[:ROWS_NAMED])
         more = f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""

@@ -1,7 +1,7 @@
-"""How far two maps of one example agree, beside the rank correlation that saliency loyalty is (``loyalty``).
+"""Agreement of two models' maps of one example: saliency loyalty's rank correlation, and three more figures.
 
-One value per example. Examples of fewer than ``MIN_TOKENS`` tokens are NaN, as they are skipped there. Where both
-scores of two tokens tie the earlier one counts as larger.
+One value per example. Examples with fewer than ``MIN_TOKENS`` tokens are NaN. Of tokens with equal scores, the earlier
+one counts as larger.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from scipy.stats import kendalltau
 from gradistill.auditing.loyalty_measures import MIN_TOKENS, Maps, saliency_agreement
 
 TOP = 0.2
-"""Share of the tokens that count as the top ones."""
+"""The share of tokens that counts as the top tokens."""
 
 
 def map_agreement(student: Maps, teacher: Maps) -> dict[str, np.ndarray]:
-    """``saliency``, ``top_k_overlap``, ``cosine`` and ``kendall_tau`` by example.
+    """The columns ``saliency``, ``top_k_overlap``, ``cosine`` and ``kendall_tau``, with one value per example.
 
-    A constant map orders nothing: its correlations are 0. Raises GradistillError as ``saliency_agreement`` does.
+    A constant map has correlations of 0. Raises GradistillError as ``saliency_agreement`` does.
     """
     long = np.array([len(scores) >= MIN_TOKENS for scores in teacher], dtype=bool)
     rho = np.full(len(long), np.nan)
@@ -36,12 +36,12 @@ def map_agreement(student: Maps, teacher: Maps) -> dict[str, np.ndarray]:
 
 
 def top(scores: np.ndarray, count: int) -> np.ndarray:
-    """The places of the ``count`` largest scores."""
+    """The indices of the ``count`` largest scores."""
     return np.argsort(-scores, kind="stable")[:count]
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of the top fifth of one map that is in the top fifth of the other."""
+    """The share of one map's top fifth that is in the other map's top fifth."""
     k = ceil(TOP * len(a))
     return len(np.intersect1d(top(a, k), top(b, k))) / k
 
@@ -52,7 +52,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """τ-b, which allows for ties."""
+    """Kendall's τ-b, which accounts for ties."""
     result: Any = kendalltau(a, b)
     tau = float(result.statistic)
     return 0.0 if np.isnan(tau) else tau

@@ -1,4 +1,4 @@
-"""Several classifiers of one task as one predictor: the average of their probabilities."""
+"""A predictor that averages the probabilities of several classifiers of one task."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Kind = Literal["classes", "multi_label", "scores"]
 
 @dataclass(frozen=True, eq=False)
 class MeanPredictor(SeveralPredictors):
-    """The average of the probabilities of several predictors, each with the same weight; in a regression of scores.
+    """The unweighted average of the probabilities of several predictors; in a regression, of their scores.
 
-    All have their outputs in one order. Its logits are the logarithms of the mean probabilities, of several labels a
-    row (``multi_label``) their log-odds. An ensemble as teacher: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531),
-    where arithmetic means are one of two choices.
+    All have their outputs in the same order. Logits are the logarithms of the mean probabilities, or their log-odds
+    with several labels a row (``multi_label``). An ensemble as teacher follows Hinton, Vinyals and Dean 2015 (arXiv
+    1503.02531), where the arithmetic mean is one of two choices.
 
     Example: ``MeanPredictor((one, other), "classes").logits([Copy(("a fine film",))])[0]``
     """
@@ -39,16 +39,16 @@ class MeanPredictor(SeveralPredictors):
 
     @property
     def thresholds(self) -> np.ndarray | None:
-        """Of several labels a row the mean of its members' thresholds, ½ for a member that has none; None where none
-        has."""
-        found = [label_thresholds(each) for each in self.predictors] if self.multi_label else []
-        known = [each for each in found if each is not None]
+        """With several labels a row the mean of the members' thresholds, where a member without thresholds counts as ½.
+        None if no member has thresholds."""
+        thresholds = [label_thresholds(each) for each in self.predictors] if self.multi_label else []
+        known = [each for each in thresholds if each is not None]
         if not known:
             return None
-        return np.mean([np.full_like(known[0], 0.5) if each is None else each for each in found], axis=0)
+        return np.mean([np.full_like(known[0], 0.5) if each is None else each for each in thresholds], axis=0)
 
     def combined(self, logits: Sequence[Float[np.ndarray, "copy _"]]) -> Float[np.ndarray, "copy label"]:
-        """See ``SeveralPredictors``."""
+        """The logits of the mean (see ``SeveralPredictors``)."""
         mean = np.mean([self._values(each) for each in logits], axis=0)
         return mean if self.kind == "scores" else logits_of(mean, multi_label=self.multi_label)
 

@@ -1,4 +1,4 @@
-"""What one model of an audit makes of some rows: predictions, maps, and how its tokens lie in the texts."""
+"""One model's outputs for rows of an audit: predictions, maps, and the positions of its tokens in the texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradistill.models.probe import ProbedModel
 
 @dataclass(frozen=True)
 class ExaminedModel:
-    """A model of an audit. Those that are PyTorch classifiers are probed, once for all rows."""
+    """A model of an audit. PyTorch classifiers are probed, once for all rows."""
 
     predictor: Predictor
     probed: ProbedModel | None
@@ -32,9 +32,9 @@ class ExaminedModel:
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What one model makes of some rows: its ``predictions``, and how its tokens lie in the texts (``reads``).
+    """One model's ``predictions`` for some rows, and the positions of its tokens in the texts (``reads``).
 
-    There are no maps where the model has no gradients, and no ``reads`` where its tokenizer has no offsets.
+    Models without gradients have no maps; tokenizers without offsets give no ``reads``.
     """
 
     model: ExaminedModel
@@ -43,7 +43,7 @@ class ModelOutputs:
 
     @property
     def in_words(self) -> bool:
-        """Whether its map can be summed to words."""
+        """Whether the maps can be summed over words."""
         return bool(self.predictions.maps and self.reads)
 
     def word_sums(self, maps: Maps) -> list[np.ndarray]:

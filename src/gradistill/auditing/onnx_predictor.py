@@ -1,4 +1,4 @@
-"""An ONNX model as a predictor: what a service runs, beside the PyTorch model that it was made from."""
+"""An ONNX model as a predictor, so that the deployed model can be audited."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from gradistill.package_versions import installing
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"
 GRAPHS = "onnx"
-"""The folder of an export that holds its graphs, as transformers.js expects it."""
+"""The folder of an export that holds its graphs, as transformers.js expects."""
 
 
 @dataclass(frozen=True)
 class OnnxPredictor:
-    """A sequence classifier in ONNX with its tokenizer; it computes on the CPU.
+    """A sequence classifier in ONNX with its tokenizer; it computes on the CPU. Create it with ``OnnxPredictor.load``.
 
     ``session`` is an ``onnxruntime.InferenceSession`` of ``file``. ``labels`` are the names of its outputs, None for a
-    score (a regression). ``order`` holds for each label that is returned the place of the output; without it outputs
-    stay as they are. ``multi_label``: each output is the log-odds of a label of its own, which is predicted above its
-    one of ``saved_thresholds`` (½ without them), in the order of the file. ``OnnxPredictor.load`` makes one.
+    score (regression). ``order``: for each returned label the index of the model's output; by default outputs keep
+    their order. ``multi_label``: each output is one label's log-odds. ``saved_thresholds``: the probability above which
+    each label is predicted (default ½), in the file's order.
     """
 
     session: Any
@@ -57,10 +57,10 @@ class OnnxPredictor:
 
     @classmethod
     def load(cls, source: str | Path) -> OnnxPredictor:
-        """The model that ``onnx_file`` finds, with the tokenizer files and the ``config.json`` of its folder.
+        """Load the model that ``onnx_file`` finds, with the tokenizer files and the ``config.json`` of its folder.
 
-        ``source`` is a folder or an ``.onnx`` file. Raises ModelError where a part is missing or cannot be read, and
-        where onnxruntime is not installed.
+        ``source`` is a folder or an ``.onnx`` file. Raises ModelError if a part is missing or cannot be read, or if
+        onnxruntime is not installed.
 
         Example: ``OnnxPredictor.load("exported").logits([Copy(("a fine film",))])[0]``
         """
@@ -73,15 +73,15 @@ class OnnxPredictor:
         tokenizer, config = load_tokenizer(folder), load_config(folder)
         labels = tuple(names_in(config).values())
         regression = config.problem_type == "regression" or len(labels) == 1
-        several = has_several_labels(config)
-        if several and len(labels) == 1:
+        multi_label = has_several_labels(config)
+        if multi_label and len(labels) == 1:
             raise ModelError(
-                f"{source} has one label, and its problem_type is that of any number of labels a row",
+                f"{source} has one label, and its problem_type is multi_label_classification",
                 expected="two labels or more",
                 remedy="correct problem_type or id2label in config.json",
             )
         return cls(
-            onnx_session(file), tokenizer, None if regression else labels, file=file, multi_label=several,
+            onnx_session(file), tokenizer, None if regression else labels, file=file, multi_label=multi_label,
             saved_thresholds=thresholds_in(config),
         )  # fmt: skip
 
@@ -91,7 +91,7 @@ class OnnxPredictor:
 
     @property
     def thresholds(self) -> np.ndarray | None:
-        """Of the probability of each label that is returned, where a row may have several; None for ½."""
+        """The threshold of each returned label's probability, with several labels a row; None for ½."""
         if self.saved_thresholds is None or self.order is None:
             return self.saved_thresholds
         return self.saved_thresholds[list(self.order)]
@@ -101,16 +101,16 @@ class OnnxPredictor:
     ) -> Float[np.ndarray, "head copy label"]:
         """See ``Predictor``. Raises ModelError for logits that are not finite or have another shape."""
         refused_heads(heads, "an ONNX model")
-        wanted = {given.name: _type_of(given.type) for given in self.session.get_inputs()}
+        types = {given.name: _type_of(given.type) for given in self.session.get_inputs()}
         output = _output_name([given.name for given in self.session.get_outputs()])
-        found = in_row_order(
-            lambda some: self._run(output, _inputs(some.columns, wanted)),
+        logits = in_row_order(
+            lambda some: self._run(output, _inputs(some.columns, types)),
             encoded_copies(copies, self.tokenizer, self.max_length),
             Collator(self.tokenizer),
             torch.device("cpu"),
             on_progress=self.on_progress,
         )
-        return in_order(checked_logits(found, self.labels, "the ONNX model", copies), self.order)[None]
+        return in_order(checked_logits(logits, self.labels, "the ONNX model", copies), self.order)[None]
 
     def _run(self, output: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         try:
@@ -119,17 +119,17 @@ class OnnxPredictor:
             tokens = inputs["input_ids"].shape if "input_ids" in inputs else "?"
             raise ModelError(
                 f"The ONNX model fails on token ids of shape {tokens}: {first_line(error)}",
-                expected="a model that takes any number of rows and tokens",
-                remedy="export it with dynamic axes, or set a smaller max_length",
+                expected="a model that accepts any number of rows and tokens",
+                remedy="export the model with dynamic axes, or set a smaller max_length",
             ) from error
 
 
 def onnx_file(source: str | Path) -> Path | None:
-    """The ONNX model that a path names; None for a folder with PyTorch weights, or without any model.
+    """The ``.onnx`` file of a path; None for a folder with PyTorch weights, or without any model.
 
-    An ``.onnx`` file is itself. A folder has ``model.onnx``, or one other ``.onnx`` file. An export has its graphs in
-    the folder ``onnx``: there ``model_quantized.onnx`` comes before ``model.onnx``, as it does for transformers.js,
-    because whoever quantised a model means to run it.
+    The path of an ``.onnx`` file is returned as it is. In a folder it is ``model.onnx``, or the only ``.onnx`` file. An
+    export has its graphs in the folder ``onnx``. There ``model_quantized.onnx`` precedes ``model.onnx``, as in
+    transformers.js: a quantised model is meant to be run.
 
     Raises ModelError for several files of which none has one of these names.
     """
@@ -142,12 +142,12 @@ def onnx_file(source: str | Path) -> Path | None:
 
 
 def graph_files(file: Path) -> list[Path]:
-    """An ONNX file, and the files beside it that hold its weights."""
+    """An ONNX file, and the files with its external weights in the same folder."""
     return sorted(file.parent.glob(f"{file.name}*"))
 
 
 def model_folder_of(file: Path) -> Path:
-    """The folder with ``config.json`` and the tokenizer of an ONNX file: its own, or the one above it."""
+    """The folder with ``config.json`` and the tokenizer of an ONNX file: the file's folder, or the folder above it."""
     above = file.absolute().parent.parent
     return (
         above if file.absolute().parent.name == GRAPHS and (above / "config.json").is_file() else file.parent
@@ -162,16 +162,16 @@ def _graph_in(folder: Path, names: Sequence[str]) -> Path | None:
     if len(files) > 1:
         raise ModelError(
             f"{folder} holds several ONNX models: {', '.join(file.name for file in files)}",
-            expected=f"one, or one that is called {MODEL}",
-            remedy=f"name the file itself, or rename the one that is meant to {MODEL}",
+            expected=f"a single ONNX file, or one that is called {MODEL}",
+            remedy=f"pass the path of the file, or rename the right one to {MODEL}",
         )
     return files[0] if files else None
 
 
 def onnx_session(file: Path, threads: int | None = None) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU, with so many threads: by default as many as torch has.
+    """An ``onnxruntime.InferenceSession`` on the CPU with ``threads`` threads (default: torch's number of threads).
 
-    Raises ModelError where onnxruntime is not installed, or cannot load the file.
+    Raises ModelError if onnxruntime is not installed, or cannot load the file.
     """
     try:
         runtime = import_module("onnxruntime")
@@ -205,8 +205,8 @@ def _output_name(names: Sequence[str]) -> str:
 def _inputs(columns: Any, wanted: dict[str, Any]) -> dict[str, np.ndarray]:
     if missing := sorted(wanted.keys() - columns.keys()):
         raise ModelError(
-            f"The ONNX model reads {', '.join(missing)}, which its tokenizer does not make.",
-            expected=f"some of {', '.join(sorted(columns))}",
+            f"The ONNX model reads {', '.join(missing)}, which its tokenizer does not return.",
+            expected=f"inputs among {', '.join(sorted(columns))}",
             remedy="export the model with the inputs of its tokenizer",
         )
     return {name: columns[name].numpy().astype(kind) for name, kind in wanted.items()}

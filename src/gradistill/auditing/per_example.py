@@ -1,4 +1,4 @@
-"""What teacher and student do on each example: one column a figure, one entry an example, NaN where there is none."""
+"""Columns of an audit: one column for each figure, one entry for each example, NaN where a figure is undefined."""
 
 from __future__ import annotations
 
@@ -56,35 +56,35 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "watch": ("teacher_watched_share", "student_watched_share"),
 }  # fmt: skip
-"""The figures of an audit, by what they are about."""
+"""The figures of an audit, by group."""
 
 CHALLENGE = "challenge"
-"""The group of the second split that an audit may look at. Its figures have the names of those of the first."""
+"""The group of an audit's second split. Its figures have the same names as those of the first split."""
 
 CORRELATIONS = {
     "prediction": ("student_prediction", "teacher_prediction"),
     "teacher_correlation": ("teacher_prediction", "gold"),
     "student_correlation": ("student_prediction", "gold"),
 }
-"""Figures of a regression that are Pearson's r of two columns instead of the mean of one."""
+"""Figures of a regression that are Pearson's r of two columns."""
 
 RATIOS = {
     "response_slope": ("response_product", "response_square"),
     "teacher_infidelity": ("teacher_infidelity_error", "teacher_infidelity_change"),
     "student_infidelity": ("student_infidelity_error", "student_infidelity_change"),
 }
-"""Figures that are the sum of one column divided by that of another. So is any figure of which there are two columns,
-``…_sum`` and ``…_count``: over words or spans of rows that have several (``token_loyalty``)."""
+"""Figures that are the sum of one column divided by the sum of another. Any figure with two columns ``…_sum`` and
+``…_count`` is a ratio too: it is over the words or spans of all rows (``token_loyalty``)."""
 
 OF_LABELS = {
     "kappa": ("student_label", "teacher_label"),
     "teacher_macro_f1": ("teacher_label", "gold"),
     "student_macro_f1": ("student_label", "gold"),
 }
-"""Figures of two columns of class ids."""
+"""Figures that are computed from two columns of class ids."""
 
 OF_FLAGS = {"kappa": ("label", "student_share", "teacher_share")}
-"""What takes their place where a row may have several labels."""
+"""The columns of such figures with several labels a row."""
 
 STATISTICS = {
     **dict.fromkeys(CORRELATIONS, pearson),
@@ -92,10 +92,10 @@ STATISTICS = {
     **dict.fromkeys(OF_LABELS, macro_f1),
     "kappa": kappa,
 }
-"""Figures that are no mean of one column, each with what computes it from several."""
+"""Figures that are not the mean of one column, each with the function that computes it from several columns."""
 
 SHARES = ("flips", "flips_masked", "kept", "kept_masked")
-"""Figures that are the share of examples on which something is so, among those where it is known."""
+"""Figures that are a share of those examples on which they are defined."""
 
 SIGNED = (
     "response",
@@ -108,10 +108,10 @@ SIGNED = (
     "cosine",
     "kendall_tau",
 )
-"""Figures whose values go from −1 to 1; all other values go from 0 to 1."""
+"""Figures with values from −1 to 1; all others have values from 0 to 1."""
 
 ON_WORDS = "on_words"
-"""A column of students whose maps are compared with the teacher's on words: they read other tokens than it does."""
+"""A column of students whose maps are compared with the teacher's on words, as their tokenizers differ."""
 
 AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
 """Figures of agreement of two models: each is shown with its floor."""
@@ -119,46 +119,46 @@ AGREEMENT = (*GROUPS["loyalty"], *GROUPS["agreement"])
 
 @dataclass(frozen=True)
 class StudentColumns:
-    """The ``columns`` of one student over some rows under its own head, and the same under random ones (``floors``)."""
+    """The ``columns`` of one student over some rows with its own head, and with random heads (``floors``)."""
 
     columns: Columns
     floors: list[Columns]
 
     def joined(self, other: StudentColumns) -> StudentColumns:
-        """These columns and others of the same rows."""
+        """These columns together with ``other`` columns of the same rows."""
         floors = [a | b for a, b in zip(self.floors, other.floors, strict=True)]
         return StudentColumns(self.columns | other.columns, floors)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The ``columns`` of a second teacher, and those of each student over the same rows."""
+    """The ``columns`` of a second teacher, and the columns of each student over the same rows."""
 
     columns: Columns
     students: list[Columns]
 
 
 def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | None) -> Columns:
-    """Everything that follows from both models' predictions. ``gold`` are class ids, scores, or flags of several
-    labels, None without labels. Of several labels a row some columns hold a value for each."""
-    found: Columns = {}
+    """All columns that follow from both models' predictions. ``gold``: class ids, scores, or flags; None without
+    labels. With several labels a row some columns hold one value for each label."""
+    columns: Columns = {}
     if teacher.maps and student.maps:
-        found |= map_agreement(student.maps, teacher.maps)
-        found["tokens"] = np.array([len(scores) for scores in teacher.maps])
+        columns |= map_agreement(student.maps, teacher.maps)
+        columns["tokens"] = np.array([len(scores) for scores in teacher.maps])
     if gold is not None:
-        found["gold"] = gold
+        columns["gold"] = gold
     if teacher.multi_label:
-        return {**found, **_of_several_labels(student, teacher)}
+        return {**columns, **_of_several_labels(student, teacher)}
     if teacher.logits.shape[1] == 1:
         return {
-            **found,
+            **columns,
             "student_prediction": student.logits[:, 0],
             "teacher_prediction": teacher.logits[:, 0],
         }
     if gold is not None:
-        found |= {"teacher_accuracy": teacher.labels == gold, "student_accuracy": student.labels == gold}
+        columns |= {"teacher_accuracy": teacher.labels == gold, "student_accuracy": student.labels == gold}
     return {
-        **found,
+        **columns,
         "label": label_agreement(student.logits, teacher.logits),
         "probability": probability_agreement(student.logits, teacher.logits),
         "teacher_label": teacher.labels,
@@ -169,7 +169,8 @@ def columns_of(student: Predictions, teacher: Predictions, gold: np.ndarray | No
 
 
 def _of_several_labels(student: Predictions, teacher: Predictions) -> Columns:
-    """Each label counts by itself, those of a row together in ``exact_match``. Confidence is that in the top label."""
+    """The columns with several labels a row: means over labels, and ``exact_match`` over all labels of a row.
+    Confidence is the probability of the top label."""
     same = student.flags == teacher.flags
     probability = bernoulli_agreement(student.logits, teacher.logits)
     models = {"teacher": teacher, "student": student}
@@ -187,32 +188,32 @@ def _of_several_labels(student: Predictions, teacher: Predictions) -> Columns:
 
 
 def confidence(logits: np.ndarray) -> np.ndarray:
-    """The probability of the label that is predicted."""
+    """The probability of the predicted label."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted.max(axis=1) / shifted.sum(axis=1)
 
 
 def named_of(owner: str, columns: Columns) -> Columns:
-    """The columns of one model under names that begin with its ``owner``, teacher or student."""
+    """The columns with names that start with their ``owner``: teacher or student."""
     return {f"{owner}_{name}": values for name, values in columns.items()}
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """The columns of several blocks of examples as those of all."""
+    """The concatenated columns of several blocks of examples."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def estimates(
     columns: Columns, wanted: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
-    """The figures that the columns hold, by group, over the examples where they exist."""
-    found: dict[str, dict[str, Estimate]] = {}
+    """The figures of the columns with intervals, by group, over the examples where they are defined."""
+    by_group: dict[str, dict[str, Estimate]] = {}
     for group, names in GROUPS.items():
         for name in names if wanted is None else [name for name in names if name in wanted]:
             figure = _estimate(columns, name, resamples, seed)
             if figure is not None and figure.n:
-                found.setdefault(group, {})[name] = figure
-    return found
+                by_group.setdefault(group, {})[name] = figure
+    return by_group
 
 
 def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimate | None:
@@ -230,7 +231,7 @@ def _estimate(columns: Columns, name: str, resamples: int, seed: int) -> Estimat
 
 
 def value_of(columns: Columns, name: str) -> float:
-    """A figure without its interval; NaN where the columns do not hold it."""
+    """The value of a figure without its interval; NaN if columns are missing."""
     values = _measured(columns, name)
     if values is None or not len(values[0]):
         return float("nan")
@@ -240,24 +241,29 @@ def value_of(columns: Columns, name: str) -> float:
 
 
 def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
-    """The figures of agreement that the columns hold, the mean over several draws of a random student.
+    """The figures of agreement of the columns, averaged over several draws of a random student.
 
-    A draw counts for the figures that it has. Of flips it counts by its edits: some random heads have a few, or none.
+    A draw counts for the figures that it has. Flip figures are pooled over the edits of all draws, as some random heads
+    have few edits or none.
     """
-    found = {}
+    means = {}
     for name in AGREEMENT:
-        some = [columns for columns in drawn if name in columns]
-        pooled = [joined([{name: columns[name]} for columns in some])] if some and name in SHARES else drawn
+        with_figure = [columns for columns in drawn if name in columns]
+        pooled = (
+            [joined([{name: columns[name]} for columns in with_figure])]
+            if with_figure and name in SHARES
+            else drawn
+        )
         values = [value for columns in pooled if np.isfinite(value := value_of(columns, name))]
         if values:
-            found[name] = float(np.mean(values))
-    return found
+            means[name] = float(np.mean(values))
+    return means
 
 
 def measured_columns(columns: Columns, name: str) -> list[np.ndarray] | None:
-    """The columns that a figure is computed from; None where they are not all there.
+    """The columns that a figure is computed from; None if one of them is missing.
 
-    Example: ``measured_columns(columns, "prediction")`` gives the predictions of student and teacher
+    Example: ``measured_columns(columns, "prediction")`` returns the predictions of student and teacher
     """
     names = CORRELATIONS.get(name) or RATIOS.get(name) or OF_LABELS.get(name) or (name,)
     names = _sums(name) if _sums(name)[0] in columns else names
@@ -268,7 +274,7 @@ def measured_columns(columns: Columns, name: str) -> list[np.ndarray] | None:
 
 
 def _measured(columns: Columns, name: str) -> list[np.ndarray] | None:
-    """The columns of a figure, on the examples where it exists."""
+    """The columns that a figure is computed from, on the examples where it is defined."""
     values = measured_columns(columns, name)
     if values is None:
         return None
@@ -288,9 +294,9 @@ def _sums(name: str) -> tuple[str, str]:
 
 
 def statistic_of(columns: Columns, name: str) -> Callable[..., np.ndarray] | None:
-    """What computes a figure from its ``measured_columns``; None for the mean of one.
+    """The function that computes a figure from its ``measured_columns``; None for the mean of one column.
 
-    Example: ``statistic_of(columns, "span")`` gives ``ratio``
+    Example: ``statistic_of(columns, "span")`` returns ``ratio``
     """
     if _is_of_flags(columns, name):
         return kappa_of_flags
@@ -298,12 +304,12 @@ def statistic_of(columns: Columns, name: str) -> Callable[..., np.ndarray] | Non
 
 
 def bounds_of(figure: str) -> Bounds:
-    """The least and the largest value that an example can have."""
+    """The smallest and the largest value that the figure can have on an example."""
     return (-1.0, 1.0) if figure in SIGNED else (0.0, 1.0)
 
 
 def count_rows(columns: Columns) -> int:
-    """How many examples the columns are about."""
+    """The number of examples."""
     return len(next(iter(columns.values())))
 
 
@@ -312,13 +318,15 @@ def where(columns: Columns, rows: np.ndarray) -> Columns:
 
 
 PARTS = ("label", "exact_match", "probability", "span", "prediction", "saliency", "top_k_overlap")
-"""The figures that are shown for parts of the examples too."""
+"""The figures that are also shown for parts of the examples."""
 
 
 def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
-    """The examples by the teacher's label; of several labels a row those to which it assigns the label, with the
-    agreement on that label alone. Where words have labels, the rows in which the teacher gives it to a word, with these
-    words alone."""
+    """The columns split by the teacher's label.
+
+    With several labels a row: the rows to which the teacher assigns the label, with the agreement on this label. In
+    token classification: the rows in which the teacher gives the label to a word, with the figures of these words.
+    """
     if "label_sum_each" in columns:
         sums, counts = columns["label_sum_each"], columns["label_count_each"]
         parts = {name: {"label_sum": sums[:, k], "label_count": counts[:, k]} for k, name in enumerate(names)}
@@ -338,18 +346,18 @@ def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
 
 
 def group_by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
-    """The examples by their number of tokens, in about equal parts; of words, where the teacher has no tokens."""
+    """The columns split by length into about equal parts. Length is in tokens, or in words if tokens are unknown."""
     unit = "tokens" if "tokens" in columns else "words"
     tokens = columns[unit]
     bounds = np.unique(np.quantile(tokens, np.linspace(0, 1, parts + 1)).astype(int))
     bounds[-1] += 1
     if len(bounds) == 1:
         bounds = np.array([tokens.min(), tokens.max() + 1])
-    found = {}
+    groups = {}
     for low, high in pairwise(bounds):
         name = f"{low}–{high - 1} {unit}" if high - 1 > low else f"{low} {unit}"
-        found[name] = where(columns, (tokens >= low) & (tokens < high))
-    return {name: part for name, part in found.items() if count_rows(part)}
+        groups[name] = where(columns, (tokens >= low) & (tokens < high))
+    return {name: part for name, part in groups.items() if count_rows(part)}
 
 
 def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float], Columns]:
@@ -361,17 +369,17 @@ def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float],
 
 
 def calibration(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, object]:
-    """Confidence beside accuracy in bins of equal width, and the expected calibration error (Guo et al. 2017)."""
+    """Mean confidence and accuracy in bins of equal width, and the expected calibration error (Guo et al. 2017)."""
     which = np.clip((sure * bins).astype(int), 0, bins - 1)
-    found = [
+    entries = [
         {"confidence": float(sure[which == k].mean()), "accuracy": float(right[which == k].mean()),
          "n": int((which == k).sum())}
         for k in np.unique(which)
     ]  # fmt: skip
-    error = sum(entry["n"] * abs(entry["confidence"] - entry["accuracy"]) for entry in found) / max(
+    error = sum(entry["n"] * abs(entry["confidence"] - entry["accuracy"]) for entry in entries) / max(
         len(sure), 1
     )
-    return {"error": error, "bins": found}
+    return {"error": error, "bins": entries}
 
 
 def as_dict(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, object]]:
@@ -379,5 +387,5 @@ def as_dict(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str
 
 
 def flat(figures: Mapping[str, Mapping[str, Figure]]) -> dict[str, Figure]:
-    """All figures by name, as estimates or as ``audit.json`` has them; without those of the challenge split."""
+    """All figures by name, without groups and without the challenge split."""
     return {name: e for group, named in figures.items() if group != CHALLENGE for name, e in named.items()}

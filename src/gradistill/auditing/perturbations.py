@@ -1,6 +1,6 @@
-"""Changes of a text that keep its label: does the student go on agreeing with its teacher?
+"""Perturbations of texts that keep the label: does the student still agree with its teacher?
 
-Each is a function of a text and a generator, so that a row is changed in the same way for every model.
+Each is a function of a text and a random generator, so that a row is changed in the same way for every model.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from datasets import Dataset
 
 PREFIXES = ("To be clear, ", "For the record: ", "As I said, ", "Just to note: ")
 PUNCTUATION = re.compile(r"[.,;:!?]+(?=\s|$)|[。、，；：！？]+")
-"""Latin marks at the end of a word, and wide ones, as Chinese and Japanese have them, anywhere."""
+"""Latin punctuation at the end of a word, and full-width punctuation (Chinese, Japanese) anywhere."""
 ONE_WORD_IN = 6
-"""Words of four letters or more of which one gets a typo, but at least one."""
+"""One in this many words of four letters or more gets a typo, but at least one word."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Perturbation:
 
 
 def typos(text: str, random: Random) -> str:
-    """Two neighbouring inner letters change places in one long word of six."""
-    words = [found.span() for found in re.finditer(r"[^\W\d_]{4,}", text)]
+    """Swap two neighbouring inner letters in one of six long words."""
+    words = [match.span() for match in re.finditer(r"[^\W\d_]{4,}", text)]
     letters = list(text)
     for start, end in random.sample(words, max(1, len(words) // ONE_WORD_IN)) if words else ():
-        at = random.randrange(start + 1, end - 2)
-        letters[at : at + 2] = letters[at + 1], letters[at]
+        place = random.randrange(start + 1, end - 2)
+        letters[place : place + 2] = letters[place + 1], letters[place]
     return "".join(letters)
 
 
@@ -42,7 +42,7 @@ def upper_case(text: str, _: Random) -> str:
 
 
 def no_punctuation(text: str, _: Random) -> str:
-    """Without full stops, commas and the like; a text of nothing else stays."""
+    """Remove full stops, commas and similar punctuation; a text of nothing else is not changed."""
     bare = re.sub(r"\s+", " ", PUNCTUATION.sub("", text)).strip()
     return bare or text
 
@@ -60,9 +60,9 @@ PERTURBATIONS = (
 
 
 def perturbed(rows: Dataset, columns: tuple[str, ...], perturbation: Perturbation, seed: int) -> Dataset:
-    """The rows with changed texts, without those that the change leaves as they are.
+    """The rows with perturbed texts, without rows that the perturbation does not change.
 
-    A row's change depends on its index and the seed only.
+    The change of a row depends on its index and the seed only.
     """
 
     def changed(row: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Plausibility: do the tokens that a decision rests on lie in the passages that people marked?
+"""Plausibility: do the tokens with the highest scores lie in the passages that people annotated?
 
-The three measures of ERASER (DeYoung et al. 2020, section 4) on tokens. As many tokens count as found as are marked,
-so that precision and recall, and with them F1, coincide; ERASER takes as many as a rationale has on average.
+These are the three measures of ERASER (DeYoung et al. 2020, section 4) on tokens. The number of top tokens equals the
+number of annotated tokens, so precision, recall and F1 coincide; ERASER takes the average length of a rationale.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gradistill.data.tokenization import TokenPlaces
 
 
 def plausibility(scores: np.ndarray, marked: np.ndarray) -> dict[str, float]:
-    """``token_f1``, ``iou`` (intersection over union) and ``auprc`` of one example; NaN where nothing, or all, is
+    """``token_f1``, ``iou`` (intersection over union) and ``auprc`` of one example; NaN if no token or every token is
     marked."""
     count, size = int(marked.sum()), len(marked)
     if not 0 < count < size:
@@ -30,8 +30,8 @@ def plausibility(scores: np.ndarray, marked: np.ndarray) -> dict[str, float]:
 
 
 def marked_tokens(places: TokenPlaces, spans: Sequence[Sequence[int]], own: np.ndarray) -> np.ndarray:
-    """Of the ``own`` tokens of a row, those that share a character with a span ``(start, end, text)``."""
-    found = np.zeros(len(own), dtype=bool)
+    """A mask of those ``own`` tokens of a row that share a character with a span ``(start, end, text)``."""
+    marked = np.zeros(len(own), dtype=bool)
     for token, ((start, end), segment) in enumerate(zip(places.offsets, places.segments, strict=True)):
-        found[token] = any(segment == text and start < last and first < end for first, last, text in spans)
-    return found[own]
+        marked[token] = any(segment == text and start < last and first < end for first, last, text in spans)
+    return marked[own]

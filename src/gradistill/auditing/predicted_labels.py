@@ -1,4 +1,4 @@
-"""What the labels that two models predict have in common: kappa, macro F1, pairs of labels, where they differ."""
+"""Comparisons of two models' predicted labels: kappa, macro F1, pairs of labels, disagreements by confidence."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ ClassIds = Float[np.ndarray, "resample batch"]
 PerResample = Float[np.ndarray, " resample"]
 
 CONFIDENCE_BOUNDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Of the bins of the teacher's confidence in which disagreements are counted."""
+"""Bounds of the bins of the teacher's confidence in which disagreements are counted."""
 
 
 def kappa(a: ClassIds, b: ClassIds) -> PerResample:
     """Cohen's kappa of class ids over the last axis: ``(p_o − p_e) / (1 − p_e)``.
 
-    ``p_o`` is the share of examples with the same label. ``p_e`` is that share of two models that draw labels by chance
-    with the frequencies of these two. So 0 is agreement by chance, however frequent a class is, and 1 is full
-    agreement. NaN where both models predict one and the same label for every example.
+    ``p_o`` is the share of examples with equal labels. ``p_e`` is the expected share for two models that draw labels at
+    random with the same frequencies. So 0 is agreement by chance, however frequent a class is, and 1 is full agreement.
+    NaN if both models predict one and the same label for every example.
 
     Source: J. Cohen, *A coefficient of agreement for nominal scales* (1960), Educational and Psychological
     Measurement 20.
@@ -36,10 +36,10 @@ def kappa_of_flags(
     a: Float[np.ndarray, "resample batch"],
     b: Float[np.ndarray, "resample batch"],
 ) -> PerResample:
-    """Cohen's kappa of yes and no for each label of rows with several, all labels of all rows together.
+    """Cohen's kappa with several labels a row: of the yes and no of all labels of all rows together.
 
-    ``same`` is the share of a row's labels on which both models decide alike, ``a`` and ``b`` that of labels which the
-    one and the other assigns. NaN where both assign every label to every row, or none to any.
+    ``same`` is the share of a row's labels on which both models agree. ``a`` and ``b`` are the shares of labels that
+    each model assigns. NaN if both assign every label to every row, or no label to any row.
 
     Example: ``kappa_of_flags(*(np.array([[x]]) for x in (0.75, 0.5, 0.25)))[0]``
     """
@@ -48,13 +48,13 @@ def kappa_of_flags(
 
 
 def _beyond_chance(seen: np.ndarray, chance: np.ndarray) -> PerResample:
-    """``(p_o − p_e) / (1 − p_e)``; NaN where chance alone agrees on everything."""
+    """``(p_o − p_e) / (1 − p_e)``; NaN where ``p_e`` is 1."""
     constant = np.isclose(chance, 1)
     return np.where(constant, np.nan, (seen - chance) / np.where(constant, 1, 1 - chance))
 
 
 def macro_f1(predicted: ClassIds, gold: ClassIds) -> PerResample:
-    """The mean F1 over the classes that are predicted or gold, over the last axis.
+    """The mean F1, over the last axis, of the classes that occur in ``predicted`` or ``gold``.
 
     Example: ``macro_f1(np.array([[0., 1., 1.]]), np.array([[0., 1., 0.]]))[0]``
     """
@@ -65,7 +65,7 @@ def macro_f1(predicted: ClassIds, gold: ClassIds) -> PerResample:
 
 
 def _shares(a: ClassIds, b: ClassIds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each resample and class the share of examples that have it in both readings, in the first, in the second."""
+    """For each resample and class: the share of examples with this class in both arrays, in ``a``, and in ``b``."""
     classes = int(max(a.max(), b.max())) + 1
     places = [np.arange(len(ids))[:, None] * classes + ids.astype(int) for ids in (a, b)]
     counted = (places[0][a == b], *(place.ravel() for place in places))
@@ -91,13 +91,13 @@ def label_pairs(
 
 
 def label_rows(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> list[dict[str, Any]]:
-    """For each label of rows with several: how often the two models and the data assign it, and how far they agree.
+    """With several labels a row: for each label the counts of both models and of the data, and the agreement.
 
-    ``both`` counts the examples to which both models assign it, ``agreement`` is the F1 of the student's with the
-    teacher's, and ``teacher_f1`` and ``student_f1`` are those with the data's, where these are known.
+    ``both`` counts the examples to which both models assign the label. ``agreement`` is the F1 of the student's labels
+    against the teacher's; ``teacher_f1`` and ``student_f1`` are against the gold labels, if known.
     """
     flags = {owner: np.asarray(columns[f"{owner}_flags"], bool) for owner in ("teacher", "student")}
-    found = []
+    rows = []
     for k, name in enumerate(names):
         teacher, student = (flags[owner][:, k] for owner in ("teacher", "student"))
         row: dict[str, Any] = {"label": name, "teacher": int(teacher.sum()), "student": int(student.sum())}
@@ -107,12 +107,12 @@ def label_rows(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> list[
             gold = columns["gold"][known, k] > 0
             row["gold"] = int(gold.sum())
             row |= {f"{owner}_f1": _f1(of_one[known, k], gold) for owner, of_one in flags.items()}
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def _f1(predicted: Bool[np.ndarray, " batch"], gold: Bool[np.ndarray, " batch"]) -> float | None:
-    """None where neither has the label."""
+    """F1 of one label; None if it is neither predicted nor gold."""
     total = int(predicted.sum() + gold.sum())
     return 2 * int((predicted & gold).sum()) / total if total else None
 
@@ -120,7 +120,7 @@ def _f1(predicted: Bool[np.ndarray, " batch"], gold: Bool[np.ndarray, " batch"])
 def disagreements(
     same: Bool[np.ndarray, " batch"], confidence: Float[np.ndarray, " batch"]
 ) -> list[dict[str, Any]]:
-    """In each bin of the teacher's confidence: ``n`` examples, and ``other`` of them with another label.
+    """For each bin of the teacher's confidence: the number ``n`` of examples, and of those with an ``other`` label.
 
     Example: ``disagreements(np.array([True, False]), np.array([0.9, 0.95]))[0]["other"]``
     """

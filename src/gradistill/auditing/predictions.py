@@ -1,4 +1,4 @@
-"""Predictions of several models for the same rows: their logits, and the saliency maps that loyalty compares."""
+"""A model's predictions for encoded rows: logits, and the saliency maps that loyalty compares."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from gradistill.signals.explained import explained_pass, refuse_labelled_tokens
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of one model, row by row: logits ``(rows, label)`` and a map of token scores for each row,
-    special tokens and padding taken out; empty where no map was made. ``signed`` are the same maps with scores below 0
-    for what opposes the label; empty where the method has no direction. ``multi_label``: each logit is the log-odds of
-    a label of its own, which is predicted above its one of ``thresholds`` (½ by default)."""
+    """The predictions of one model: ``logits``, ``(row, label)``, and ``maps`` of token scores, one for each row.
+
+    Maps have no special tokens and no padding; without maps the tuple is empty. ``signed``: the same maps with negative
+    scores for tokens that oppose the label; empty if the method has no signs. ``multi_label``: each logit is one
+    label's log-odds. ``thresholds``: the probability above which each label is predicted (½ by default).
+    """
 
     logits: np.ndarray
     maps: tuple[np.ndarray, ...] = ()
@@ -38,12 +40,12 @@ class Predictions:
 
     @property
     def labels(self) -> np.ndarray:
-        """The predicted label of each row (0 in a regression); of several the one with the highest probability."""
+        """The predicted label of each row (0 in a regression); with several labels a row, the most probable one."""
         return self.logits.argmax(-1)
 
     @property
     def flags(self) -> np.ndarray:
-        """Which labels are predicted, ``(row, label)`` of truth values, where a row may have several."""
+        """With several labels a row: a mask ``(row, label)`` of the predicted labels."""
         return assigned(self.logits, self.thresholds)
 
 
@@ -56,21 +58,20 @@ def predict_rows(
     method: Method = GradientXInput(),  # noqa: B008 (frozen)
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> Predictions:
-    """The predictions of a model for encoded rows, in their order, and a map of token scores for each.
+    """A model's predictions for encoded rows, in their order, with a map of token scores for each row.
 
-    The model computes in eval mode and is left as it was. Rows of like length share a forward pass. A model in a
-    type narrower than float32 has no maps.
+    The model computes in eval mode; its state is restored. Rows of similar lengths share a forward pass. A model in
+    lower precision than float32 has no maps.
 
     Parameters:
-        ``model``: a sequence classifier; with its probe, where that is known already.
+        ``model``: a sequence classifier, or one that is already probed.
         ``rows``: as ``encode`` returns them, with ``special_tokens_mask``.
         ``collate``: a ``Collator``, or another function from rows to a padded batch.
-        ``labels``: the label to explain, one per row; by default the one that the model predicts.
-        ``method``: how a prediction is explained (``auditing.methods``).
+        ``labels``: the label to explain for each row; by default the predicted label.
+        ``method``: the attribution method (``auditing.methods``).
         ``on_progress``: is called with the number of rows done.
 
-    Raises ModelError for a model that labels tokens, and GradistillError for no rows, or labels that are not those of
-    the rows.
+    Raises ModelError for a token classifier, and GradistillError for no rows, or for labels that do not match the rows.
 
     Example: ``teacher = predict_rows(model, rows, Collator(tokenizer))``
     """
@@ -78,27 +79,27 @@ def predict_rows(
     refuse_labelled_tokens(network)
     check_labels(labels, rows)
     if is_narrow(network):
-        found = predict_logits(network, rows, collate, on_progress=on_progress)
-        return Predictions(found, multi_label=is_multi_label(network), thresholds=thresholds_of(network))
+        result = predict_logits(network, rows, collate, on_progress=on_progress)
+        return Predictions(result, multi_label=is_multi_label(network), thresholds=thresholds_of(network))
     logits: list[Any] = [None] * len(rows)
     maps: list[Any] = [None] * len(rows)
     signed: list[Any] = [None] * len(rows)
     probed = ProbedModel.of(model)
     with frozen_eval(probed.model):
-        for some in row_batches(rows, collate, probed.device, labels=labels, draws=draws_tokens(method)):
-            forward = explained_pass(probed, some.batch)
-            scores, directed = token_scores(method, forward)
-            predicted, own = forward.logits.detach().cpu().numpy(), some.own_tokens
-            for found, values in ((maps, scores), (signed, directed)):
+        for row_batch in row_batches(rows, collate, probed.device, labels=labels, draws=draws_tokens(method)):
+            forward = explained_pass(probed, row_batch.batch)
+            scores, signed_scores = token_scores(method, forward)
+            predicted, text_tokens = forward.logits.detach().cpu().numpy(), row_batch.own_tokens
+            for result, values in ((maps, scores), (signed, signed_scores)):
                 if values is not None:
-                    for k, place in enumerate(some.places):
-                        found[place] = values[k].detach().cpu()[own[k]].numpy()
-            for k, place in enumerate(some.places):
+                    for k, place in enumerate(row_batch.places):
+                        result[place] = values[k].detach().cpu()[text_tokens[k]].numpy()
+            for k, place in enumerate(row_batch.places):
                 logits[place] = predicted[k]
-            on_progress(len(some.places))
-    directed_maps = () if signed[0] is None else tuple(signed)
-    several = probed.probe.multi_label
-    return Predictions(np.stack(logits), tuple(maps), directed_maps, several, thresholds_of(probed.model))
+            on_progress(len(row_batch.places))
+    signed_maps = () if signed[0] is None else tuple(signed)
+    multi_label = probed.probe.multi_label
+    return Predictions(np.stack(logits), tuple(maps), signed_maps, multi_label, thresholds_of(probed.model))
 
 
 def predict_logits(
@@ -108,9 +109,9 @@ def predict_logits(
     *,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> np.ndarray:
-    """The logits ``(rows, label)`` of encoded rows, in their order, without attributions; the model stays as it was.
+    """The logits ``(row, label)`` of encoded rows, in their order, without attributions.
 
-    They are float32, or float64 for a model of that type.
+    They are float32, or float64 for a float64 model. The model's state is restored.
     """
 
     def logits(some: RowBatch) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A classifier as a function of texts: all that response loyalty, flips and Shapley values need of a model."""
+"""The interface of a classifier as a function of texts, which response loyalty, flips and Shapley values use."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from gradistill.models.probe import ProbedModel
 from gradistill.models.random_head import has_head, head_logits, stacked_heads
 
 SHOWN = 60
-"""Characters of a text that a message shows."""
+"""Most characters of a text in a message."""
 
 
 OnProgress = Callable[[int], object]
-"""Is called with the number of texts that were predicted since the last call."""
+"""A callback with the number of texts that were predicted since the last call."""
 
 
 @runtime_checkable
 class Predictor(Protocol):
     """A classifier as a function of texts.
 
-    ``has_head``: whether its head can be randomised. ``can_mask``: whether it can hide words behind a mask token.
+    ``has_head``: whether its head can be randomised. ``can_mask``: whether it can replace words by a mask token.
     """
 
     @property
@@ -48,23 +48,23 @@ class Predictor(Protocol):
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
-        """The logits of every copy, float64: first under the model's own head, then under a random head for each
-        seed in ``heads``. Raises GradistillError for heads or masks where there can be none."""
+        """The logits of every copy, float64: first with the model's own head, then with a random head for each seed in
+        ``heads``. Raises GradistillError for random heads or masks that the model does not support."""
         ...
 
 
 CopiesOf = Callable[[int, Kept], Sequence[Copy]]
-"""The row at a place as it is, and behind it its copies in which only these words stay."""
+"""A function of a row's index and its kept words. It returns the unchanged row, then copies with only these words."""
 
 
 def predict_by_row(
     predictor: Predictor, kept: Mapping[int, Kept], copies_of: CopiesOf, *, heads: Sequence[int] = ()
 ) -> dict[int, Float[np.ndarray, "head copy label"]]:
-    """The logits of rows and their copies; the first copy is the row itself. Rows may have different numbers of them.
+    """The logits of rows and their copies, by row; the first copy is the unchanged row. Numbers of copies may differ.
 
-    ``kept`` holds the words that stay in each copy, by the row's place.
+    ``kept`` holds masks of the words that each copy keeps, by the row's index.
     """
-    copies = {row: copies_of(row, own) for row, own in kept.items()}
+    copies = {row: copies_of(row, masks) for row, masks in kept.items()}
     flat = [copy for of_row in copies.values() for copy in of_row]
     if not flat:
         return {}
@@ -73,7 +73,7 @@ def predict_by_row(
 
 
 def label_thresholds(predictor: Predictor) -> np.ndarray | None:
-    """The thresholds of a predictor's labels, where a row may have several; None for ½, and where it has none."""
+    """The thresholds of a predictor's labels, with several labels a row; None for ½ or without thresholds."""
     return getattr(predictor, "thresholds", None)
 
 
@@ -86,10 +86,10 @@ def refused_heads(heads: Sequence[int], owner: str) -> None:
 def checked_logits(
     values: np.ndarray, labels: Sequence[str] | None, owner: str, copies: Sequence[Copy]
 ) -> Float[np.ndarray, "row label"]:
-    """The outputs of a model for ``copies``, in float64. ``labels`` are their names, None for one score; ``()`` allows
-    any number.
+    """A model's outputs for ``copies``, checked and in float64. ``labels``: the names of the columns, None for one
+    score, ``()`` for any number of columns.
 
-    Raises ModelError for another number of columns, and for NaN or infinite values, with the first text at fault.
+    Raises ModelError for a wrong number of columns, and for NaN or infinite values, with the first faulty text.
     """
     columns = 1 if labels is None else len(labels)
     if values.ndim != 2 or not values.shape[1] or (columns and values.shape[1] != columns):
@@ -97,7 +97,7 @@ def checked_logits(
         raise ModelError(
             f"{owner} returned an array of shape {values.shape}",
             expected="one column, the score" if labels is None else f"one column for each label: {names}",
-            remedy="check that it belongs to this task",
+            remedy="check that the model belongs to this task",
         )
     if len(rows := np.flatnonzero(~np.isfinite(values).all(axis=1))):
         copy = copies[rows[0]]
@@ -108,33 +108,33 @@ def checked_logits(
 
 
 def not_finite(owner: str, text: str) -> ModelError:
-    """The refusal of NaN or infinite outputs for a ``text``, as ``shown_text`` names it."""
+    """The error for NaN or infinite outputs. ``text``: the text as ``shown_text`` formats it."""
     return ModelError(
         f"{owner} returned NaN or infinite values for {text}",
         expected="finite numbers",
-        remedy="predict that text alone, and look for the cause",
+        remedy="predict this text alone to find the cause",
     )
 
 
 def in_order(
     logits: Float[np.ndarray, "row label"], order: Sequence[int] | None
 ) -> Float[np.ndarray, "row label"]:
-    """The columns at these places; all as they are without an ``order``."""
+    """``logits`` with the columns in ``order``; unchanged without an ``order``."""
     return logits if order is None else logits[:, list(order)]
 
 
 def shown_text(texts: Sequence[str]) -> str:
-    """The beginning of a row's ``texts``, for a message."""
+    """The first characters of a row's ``texts``, for a message."""
     text = " | ".join(texts)
     return f"the text {text[:SHOWN]!r}{'…' if len(text) > SHOWN else ''}"
 
 
 @dataclass(frozen=True)
 class ClassifierPredictor:
-    """A PyTorch classifier with its tokenizer; it computes in eval mode and is left as it was.
+    """A PyTorch classifier with its tokenizer. It computes in eval mode; its state is restored.
 
-    Each text is tokenized once, however many masked copies there are of it: token ids are replaced, and nothing is
-    decoded. The body runs once for all heads. ``classifier`` is the model, with its probe where that is known already.
+    Each text is tokenized once for all of its masked copies: token ids are replaced, nothing is decoded. The body runs
+    once for all heads. ``classifier`` is the model, which may already be probed.
 
     Example: ``ClassifierPredictor(model, tokenizer).logits([Copy(("a fine film",))])[0]``
     """
@@ -164,7 +164,7 @@ class ClassifierPredictor:
 
     @property
     def thresholds(self) -> np.ndarray | None:
-        """Of the probability of each label, where a row may have several; None for ½."""
+        """The threshold of each label's probability, with several labels a row; None for ½."""
         return thresholds_of(self.model)
 
     def logits(
@@ -184,12 +184,12 @@ class ClassifierPredictor:
 
         device = next(self.model.parameters()).device
         with frozen_eval(self.model), torch.no_grad():
-            found = in_row_order(
+            values = in_row_order(
                 logits,
                 encoded_copies(copies, self.tokenizer, self.max_length),
                 Collator(self.tokenizer),
                 device,
                 on_progress=self.on_progress,
             )
-        checked = checked_logits(found.reshape(len(found), -1), (), "the PyTorch model", copies)
-        return checked.reshape(found.shape).swapaxes(0, 1)
+        checked = checked_logits(values.reshape(len(values), -1), (), "the PyTorch model", copies)
+        return checked.reshape(values.shape).swapaxes(0, 1)

@@ -1,11 +1,11 @@
-"""Response loyalty: how far a student reacts to a change of the text as its teacher does.
+"""Response loyalty: the correlation of student's and teacher's reactions to changes of the text.
 
-Words of a text are taken away at random, and both models predict what is left. A set of words that stay is a coalition
-``S``. ``Δ(S) = F(x_S) − F(x)`` is its effect, ``F`` the log-odds of the label that the teacher predicts for the whole
-text (the prediction in a regression; of several labels a row each one's). The figure of a text is Pearson's r of the
-teacher's and the student's effects over K coalitions, of several labels its mean over them. It needs forward passes
-only, and words of the raw text, so any two predictors can be compared. The definition is ours; word removal as a probe
-of a model goes back to Ribeiro et al. 2016 (LIME, arXiv 1602.04938).
+Words of a text are removed at random, and both models predict the rest. A set of kept words is a coalition ``S``. Its
+effect is ``Δ(S) = F(x_S) − F(x)``, ``F`` the log-odds of the teacher's label for the whole text (the prediction in a
+regression; each label's log-odds with several labels a row). The figure of a text is Pearson's r of the teacher's and
+the student's effects over K coalitions, averaged over labels if there are several. It needs forward passes and words of
+the raw text only, so any two predictors can be compared. The definition is ours; word removal as a probe of a model
+goes back to Ribeiro et al. 2016 (LIME, arXiv 1602.04938).
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from gradistill.data.multilabel_metrics import assigned
 from gradistill.errors import GradistillError
 
 NOISE = 1e-5
-"""Changes of the log-odds that are no further apart are rounding: one text in two batches. Of a score see ``_unit``."""
+"""Differences of log-odds up to this are rounding errors (one text in two batches). For scores see ``_unit``."""
 MIN_WORDS = 4
-"""Shorter texts are skipped: three words have eight coalitions."""
+"""Texts with fewer words are skipped: three words have only eight coalitions."""
 
 Thresholds = tuple[np.ndarray | None, np.ndarray | None]
-"""Those of the student and of the teacher, where a row may have several labels."""
+"""The thresholds of student and teacher, with several labels a row."""
 
 Logits = Float[np.ndarray, "row text label"]
-"""Those of every row and its copies; the first copy of each is the row itself."""
+"""Logits of every row and its copies; the first copy of each is the unchanged row."""
 
 
 def log_odds(
     logits: Logits, label_ids: Int[np.ndarray, " row"], *, multi_label: bool = False
 ) -> Float[np.ndarray, "row text"]:
-    """``z_c − logsumexp_{k≠c} z_k`` of one label a row; the prediction itself in a regression, the logit itself where a
-    row may have several labels."""
+    """The log-odds ``z_c − logsumexp_{k≠c} z_k`` of one label of each row. In a regression the prediction, with several
+    labels a row the label's logit."""
     if multi_label:
         return np.take_along_axis(logits, label_ids[:, None, None], axis=-1)[..., 0]
     if logits.shape[-1] == 1:
         return logits[..., 0]
-    own = label_ids[:, None, None] == np.arange(logits.shape[-1])
+    is_label = label_ids[:, None, None] == np.arange(logits.shape[-1])
     chosen = np.take_along_axis(logits, label_ids[:, None, None], axis=-1)[..., 0]
-    return chosen - logsumexp(np.where(own, -np.inf, logits), axis=-1)
+    return chosen - logsumexp(np.where(is_label, -np.inf, logits), axis=-1)
 
 
 def effects(
     logits: Logits, label_ids: Int[np.ndarray, " row"], *, multi_label: bool = False
 ) -> Float[np.ndarray, "row change"]:
-    """``Δ(S) = F(x_S) − F(x)`` of every copy but the first, which is the whole text."""
+    """``Δ(S) = F(x_S) − F(x)`` of every copy except the first, which is the whole text."""
     values = log_odds(logits, label_ids, multi_label=multi_label)
     return values[:, 1:] - values[:, :1]
 
@@ -58,10 +58,10 @@ def effects(
 def effect_agreement(
     student: Float[np.ndarray, "row copy"], teacher: Float[np.ndarray, "row copy"]
 ) -> Float[np.ndarray, " row"]:
-    """Pearson's r of two models' effects, per text.
+    """Pearson's r of two models' effects, for each text.
 
-    0 where the student's effects are all equal: it confirms none of the teacher's. NaN where the teacher's are: there
-    is nothing to agree with. Equal are effects within ``NOISE`` of each other.
+    0 if the student's effects are all equal, and NaN if the teacher's are, as there is then nothing to agree with.
+    Effects within ``NOISE`` of each other count as equal.
     """
     a, b = (values - values.mean(axis=1, keepdims=True) for values in (student, teacher))
     spread_a, spread_b = (a * a).sum(axis=1), (b * b).sum(axis=1)
@@ -74,9 +74,10 @@ def effect_agreement(
 def beyond_count(
     effects: Float[np.ndarray, "row copy"], gone: Float[np.ndarray, "row copy"]
 ) -> Float[np.ndarray, "row copy"]:
-    """What is left of each text's effects without the straight line over the share of words that are ``gone``.
+    """The residuals of each text's effects after a linear regression on ``gone``, the share of removed words.
 
-    Their agreement is the partial correlation, given how many words are gone. What is left of a line is 0.
+    Their agreement is the partial correlation, given the number of removed words. Residuals of exactly linear effects
+    are 0.
 
     Example: ``effect_agreement(beyond_count(ours, gone), beyond_count(theirs, gone))``
     """
@@ -97,38 +98,38 @@ def response_columns(
     multi_label: bool = False,
     thresholds: Thresholds = (None, None),
 ) -> Columns:
-    """The agreement of both models' logits on each text; NaN for texts that do not count.
+    """The columns of response figures; NaN for texts that do not count.
 
-    ``response`` is the agreement of the effects. ``response_partial``, where the share of words that are ``gone`` is
-    known, is the same without what follows from how many words are gone, which all models react to (``beyond_count``).
+    ``response`` is the agreement of the effects. ``response_partial``, if the share ``gone`` of removed words is given,
+    is the partial correlation, given the number of removed words (``beyond_count``): all models react to this number.
     ``response_labels`` is the share of copies for which both models predict the same label; a regression has none.
-    ``response_product`` and ``response_square`` are the sums over the copies of student's times teacher's effect, and
-    of the teacher's squared: their ratio over all texts is the slope of the line through the origin, 1 where both react
-    with the same strength.
+    ``response_product`` is the sum over copies of student's times teacher's effect, ``response_square`` the sum of the
+    teacher's squared effects. Their ratio over all texts is the slope of the line through the origin, 1 for reactions
+    of equal strength.
 
-    With ``multi_label`` each label has effects of its own, changes of its logit: ``response`` is the mean over the
-    labels of their agreement, the sums go over the labels too, and ``response_labels`` is the mean share of labels that
-    both models predict alike, at the ``thresholds`` of student and teacher (½ by default).
+    With ``multi_label`` each label has its own effects, the changes of its logit. ``response`` is then averaged over
+    the labels, and the sums include all labels. ``response_labels`` is the mean share of labels on which both models
+    agree, at the ``thresholds`` of student and teacher (½ by default).
 
-    Texts with fewer than ``MIN_WORDS`` ``words`` do not count, nor those where the teacher reacts to no change. Raises
-    GradistillError for logits of different shapes.
+    Texts with fewer than ``MIN_WORDS`` ``words`` do not count, nor texts on which the teacher reacts to no change.
+    Raises GradistillError for logits of different shapes.
     """
     if student_logits.shape != teacher_logits.shape or len(words) != len(teacher_logits):
         raise GradistillError(
             f"The student's logits have shape {student_logits.shape}, the teacher's {teacher_logits.shape}, "
-            f"and there are {len(words)} counts of words.",
+            f"and there are word counts for {len(words)} texts.",
             expected="one row of copies per text, the same for both",
         )
     if multi_label:
-        found = _of_every_label(student_logits, teacher_logits, gone, thresholds)
-        known = (np.asarray(words) >= MIN_WORDS) & np.isfinite(found["response"])
-        return {name: np.where(known, values, np.nan) for name, values in found.items()}
+        columns = _of_every_label(student_logits, teacher_logits, gone, thresholds)
+        known = (np.asarray(words) >= MIN_WORDS) & np.isfinite(columns["response"])
+        return {name: np.where(known, values, np.nan) for name, values in columns.items()}
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
     ours, theirs = effects(student_logits, label_ids), effects(teacher_logits, label_ids)
     scaled = ours / _unit(student_logits), theirs / _unit(teacher_logits)
     agreement = effect_agreement(*scaled)
     counts = (np.asarray(words) >= MIN_WORDS) & np.isfinite(agreement)
-    found = {
+    columns = {
         "response": agreement,
         **_partial(*scaled, gone),
         "response_product": (ours * theirs).sum(axis=1),
@@ -136,12 +137,12 @@ def response_columns(
     }
     if teacher_logits.shape[-1] > 1:
         same = student_logits.argmax(-1) == teacher_logits.argmax(-1)
-        found["response_labels"] = same[:, 1:].mean(axis=1)
-    return {name: np.where(counts, values, np.nan) for name, values in found.items()}
+        columns["response_labels"] = same[:, 1:].mean(axis=1)
+    return {name: np.where(counts, values, np.nan) for name, values in columns.items()}
 
 
 def _unit(logits: Float[np.ndarray, "row copy label"]) -> Float[np.ndarray, "row 1"]:
-    """What ``NOISE`` is measured in: log-odds as they are, and scores, which have any unit, by the text's largest."""
+    """The unit of ``NOISE`` for each text: 1 for log-odds, and for scores, which have any scale, the largest score."""
     largest = np.abs(logits).max(axis=(1, 2))[:, None]
     return np.where(largest > 0, largest, 1.0) if logits.shape[-1] == 1 else np.ones_like(largest)
 
@@ -162,12 +163,12 @@ def _of_every_label(
     gone: Float[np.ndarray, "row change"] | None,
     thresholds: Thresholds,
 ) -> Columns:
-    """The figures of ``response_columns`` where a row may have several labels."""
+    """The figures of ``response_columns`` with several labels a row."""
     rows, _, labels = teacher.shape
     ours, theirs = (np.moveaxis(z[:, 1:] - z[:, :1], -1, 1) for z in (student, teacher))
-    own, other = (delta.reshape(rows * labels, -1) for delta in (ours, theirs))
-    each = {"response": effect_agreement(own, other)}
-    each |= _partial(own, other, None if gone is None else np.repeat(gone, labels, axis=0))
+    flat_ours, flat_theirs = (delta.reshape(rows * labels, -1) for delta in (ours, theirs))
+    each = {"response": effect_agreement(flat_ours, flat_theirs)}
+    each |= _partial(flat_ours, flat_theirs, None if gone is None else np.repeat(gone, labels, axis=0))
     flags = [assigned(z[:, 1:], limits) for z, limits in zip((student, teacher), thresholds, strict=True)]
     return {
         **{name: _mean_of_known(values.reshape(rows, labels)) for name, values in each.items()},
@@ -178,7 +179,7 @@ def _of_every_label(
 
 
 def _mean_of_known(values: Float[np.ndarray, "row label"]) -> Float[np.ndarray, " row"]:
-    """The mean over the labels that have a value; NaN without any."""
+    """The mean over the labels with a finite value; NaN without any."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)

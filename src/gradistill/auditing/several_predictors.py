@@ -1,4 +1,4 @@
-"""Several predictors that are one: each reads the texts, and what they return is combined."""
+"""A predictor that combines the outputs of several predictors for the same texts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gradistill.data.changed_copies import Copy
 
 @dataclass(frozen=True, eq=False)
 class SeveralPredictors(ABC):
-    """Words can be masked where each predictor can mask them: each hides them behind its own mask token."""
+    """Base class of combined predictors. Words can be masked if every predictor can; each uses its own mask token."""
 
     predictors: tuple[Predictor, ...]
     on_progress: OnProgress = field(default=lambda done: None, kw_only=True)
 
     has_head = False
     title: ClassVar[str]
-    """What they are called where one of them alone would do."""
+    """The name of the combined predictor in messages."""
 
     @property
     def can_mask(self) -> bool:
@@ -32,12 +32,12 @@ class SeveralPredictors(ABC):
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
-        """See ``Predictor``."""
+        """The combined logits (see ``Predictor``)."""
         refused_heads(heads, self.title)
-        found = self.combined([predictor.logits(copies)[0] for predictor in self.predictors])
+        combined = self.combined([predictor.logits(copies)[0] for predictor in self.predictors])
         self.on_progress(len(copies))
-        return found[None]
+        return combined[None]
 
     @abstractmethod
     def combined(self, logits: Sequence[Float[np.ndarray, "copy _"]]) -> Float[np.ndarray, "copy label"]:
-        """One set of logits from those of each predictor."""
+        """The combined logits, from the logits of each predictor."""

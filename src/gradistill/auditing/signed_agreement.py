@@ -1,4 +1,4 @@
-"""How far two models' signed attributions of the same words agree: what supports a label, and what opposes it."""
+"""Agreement of two models' signed attributions of words, which support or oppose a label."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from gradistill.auditing.statistics import EQUAL
 
 
 def signed_columns(student: Maps, teacher: Maps, words: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """``signed`` and ``signed_top`` of each row: ``signed_agreement`` of the sums over the tokens of each word.
+    """The columns ``signed`` and ``signed_top``: ``signed_agreement`` of the sums over each word's tokens.
 
-    ``words`` holds the number of each token's word, −1 for a token of none. Words without a token were cut off, and
-    play no part.
+    ``words`` holds the word index of each token, −1 for tokens of no word. Words without tokens, which were cut off, do
+    not count.
     """
-    found = np.full((len(words), 2), np.nan)
+    values_of_rows = np.full((len(words), 2), np.nan)
     for row, (ours, theirs, numbers) in enumerate(zip(student, teacher, words, strict=True)):
         read, place = np.unique(numbers[numbers >= 0], return_inverse=True)
         sums = [
             np.bincount(place, weights=values[numbers >= 0], minlength=len(read)) for values in (ours, theirs)
         ]
-        found[row] = signed_agreement(*sums)
-    return {"signed": found[:, 0], "signed_top": found[:, 1]}
+        values_of_rows[row] = signed_agreement(*sums)
+    return {"signed": values_of_rows[:, 0], "signed_top": values_of_rows[:, 1]}
 
 
 def signed_agreement(
     student: Float[np.ndarray, " word"], teacher: Float[np.ndarray, " word"]
 ) -> tuple[float, float]:
-    """Spearman's ρ of the signed values, and the share of the teacher's top fifth to which both give the same sign.
+    """Spearman's ρ of the signed values, and the share of the teacher's top fifth on which both signs are equal.
 
-    The top fifth are the words with the largest absolute values of the teacher, at least one. Both are NaN for fewer
-    than ``MIN_TOKENS`` words and where the teacher's values are all equal: there is nothing to agree with. Where the
-    student's are all equal ρ is 0; a value of 0 has no sign and agrees with none.
+    The top fifth are the words with the teacher's largest absolute values, at least one. Both figures are NaN for fewer
+    than ``MIN_TOKENS`` words, or if the teacher's values are all equal, as there is then nothing to agree with. If the
+    student's values are all equal, ρ is 0. A value of 0 has no sign and never agrees.
     """
     if len(teacher) < MIN_TOKENS or np.ptp(teacher) <= EQUAL * np.abs(teacher).max():
         return float("nan"), float("nan")

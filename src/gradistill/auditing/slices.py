@@ -1,4 +1,4 @@
-"""Parts of the examples by the values of a column of the data, and the parts in which a student agrees least."""
+"""Slices: parts of the examples by the values of a data column, and the parts with a student's lowest agreement."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from gradistill.auditing.per_example import Columns, count_rows, where
 from gradistill.data.cell_checks import number
 
 MIN_ROWS = 20
-"""A part with fewer examples is too small to be called the worst: its 95 % interval is wider than 0.35."""
+"""Fewest examples of a part that can be the worst: below, a 95 % interval is wider than 0.35."""
 
 MOST_VALUES = 20
-"""Of a column of texts: the most frequent ones are parts, and the rest together is another."""
+"""Most values of a text column that become parts of their own; all rarer values together are one part."""
 
 QUARTERS = 4
 
 NO_VALUE, OTHER_VALUES = "(no value)", "(other values)"
 
 RANKED_BY = ("label", "prediction")
-"""The figures that order parts, the first that a part has."""
+"""The figures that rank parts; the first that a part has is used."""
 
 BREAKDOWNS = {"by_label": "the teacher’s label", "by_length": "length", "by_confidence": "confidence"}
-"""The breakdowns of a student in ``audit.json`` that every audit has, and what they are by."""
+"""The breakdowns of a student in ``audit.json`` that every audit has, with their titles."""
 
 
 def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Columns]:
-    """The examples by one value each, the most frequent value first.
+    """The columns split by the value of each example, the most frequent value first.
 
-    Numbers with more than ``MOST_VALUES`` different values are put into four ranges with about as many examples each
-    (``even_ranges``), in their order.
-    ``None`` and blank texts are a part of their own.
+    Numbers with more than ``MOST_VALUES`` different values are split into four ranges with about equally many examples
+    (``even_ranges``), in ascending order. ``None`` and blank texts form a separate part.
 
     Example: ``by_values(columns, ["north", "south", "north"])["north"]``
     """
@@ -74,25 +73,25 @@ def _range_names(ranges: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def worst_slices(student: Mapping[str, Any], count: int = 3) -> list[dict[str, Any]]:
-    """The parts of a student's breakdowns with the least agreement, of those with ``MIN_ROWS`` examples.
+    """The parts of a student's breakdowns with the lowest agreement, among parts with ``MIN_ROWS`` examples or more.
 
     Parameters:
         ``student``: an entry of ``students`` in ``audit.json``, with ``by_label``, ``by_length``, ``by_confidence``
             and ``by_column``.
-        ``count``: parts at most.
+        ``count``: most parts to return.
 
-    Returns ``{by, name, figure, value, low, high, n}`` a part, the worst first.
+    Returns ``{by, name, figure, value, low, high, n}`` for each part, the worst first.
 
     Example: ``worst_slices({"by_length": [{"label": "4 tokens", "n": 50, "figures": {}}]})``
     """
     named = [(title, part) for key, title in BREAKDOWNS.items() for part in student.get(key) or []]
     named += [(c["column"], part) for c in student.get("by_column") or [] for part in c["parts"]]
-    found = [entry for title, part in named if (entry := ranked(title, part))]
-    return sorted(found, key=lambda entry: entry["value"])[:count]
+    entries = [entry for title, part in named if (entry := ranked(title, part))]
+    return sorted(entries, key=lambda entry: entry["value"])[:count]
 
 
 def ranked(by: str, part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A part of a breakdown with the figure that ranks it; None where it is too small, or has no such figure."""
+    """A part of a breakdown with the figure that ranks it; None if it is too small or has no such figure."""
     figures = part.get("figures") or {}
     for name in RANKED_BY:
         figure = figures.get(name) or {}

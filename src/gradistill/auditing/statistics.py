@@ -1,10 +1,10 @@
-"""Numbers with their uncertainty: Wilson's interval of a share, the percentile bootstrap over examples of all else.
+"""Estimates with intervals: Wilson's interval for shares, and the percentile bootstrap over examples for the others.
 
 Sources: E. B. Wilson, *Probable inference, the law of succession, and statistical inference* (1927), JASA 22; B. Efron
 and R. J. Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13. The bootstrap is ``scipy.stats.bootstrap``:
-examples are drawn with replacement, the statistic is taken again, and its quantiles bound the interval. A comparison of
-two students is paired on examples: take the bootstrap of the differences, example by example. An interval always has a
-width: where nothing can give it one there is none, and its bounds are NaN.
+examples are resampled with replacement, the statistic is recomputed, and its quantiles bound the interval. A comparison
+of two students is paired: bootstrap the differences of examples. An interval never has zero width: if no width can be
+estimated, its bounds are NaN.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gradistill.errors import GradistillError
 Bounds = tuple[float, float]
 
 EQUAL = 1e-6
-"""Values that are nearer to each other than this are one and the same, but for rounding in float32."""
+"""Values that differ by less than this are equal except for rounding in float32."""
 LITTLE_BIAS = 0.25
-"""Of resamples, in their standard deviations: one that can be ignored."""
+"""A bias of resamples that can be ignored, in their standard deviations."""
 DRAWS_AT_ONCE = 1 << 20
-"""Indices held at a time, 8 MiB of them: memory is bounded by this and by one resample, not by their product."""
+"""Most indices in memory at a time (8 MiB), unless a single resample is larger."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over ``n`` examples with its interval. NaN where the figure, or its interval, is not defined."""
+    """A figure over ``n`` examples with its interval. Undefined values and bounds are NaN."""
 
     value: float
     low: float
@@ -56,7 +56,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class FlooredEstimate(Estimate):
-    """A figure of agreement beside its ``floor``: the value of a model that cannot have learnt to agree."""
+    """A figure of agreement with its ``floor``: the value of a model that cannot have learnt to agree."""
 
     floor: float
     at_most_1: bool = True
@@ -64,7 +64,7 @@ class FlooredEstimate(Estimate):
 
     @property
     def gain(self) -> float:
-        """``(value − floor) / (1 − floor)``: the share of what lies above the floor. NaN where that is nothing."""
+        """``(value − floor) / (1 − floor)``: the share of the range above the floor. NaN for a floor of 1, or a slope."""
         return (self.value - self.floor) / (1 - self.floor) if self.at_most_1 and self.floor < 1 else nan
 
     def as_dict(self) -> dict[str, float | int | None]:
@@ -80,9 +80,9 @@ def mean_estimate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of one value per example with its 95 % interval: a share of booleans by Wilson, all else by the bootstrap.
+    """Mean of one value per example with its 95 % interval: Wilson's for booleans, the bootstrap's for other values.
 
-    ``bounds`` are the least and the largest value that an example can have.
+    ``bounds`` are the smallest and the largest value that an example can have.
     """
     if values.dtype == np.bool_:
         return wilson_share(values)
@@ -90,9 +90,9 @@ def mean_estimate(
 
 
 def wilson_share(values: Bool[np.ndarray, " batch"], *, level: float = 0.95) -> Estimate:
-    """Share of examples and its score interval (Wilson 1927), without a correction for continuity.
+    """Share of true examples with its score interval (Wilson 1927), without a continuity correction.
 
-    It keeps its width where the share is 0 or 1, and its level at few examples, where the bootstrap does neither.
+    Unlike the bootstrap's, the interval has a width at shares of 0 and 1, and keeps its level with few examples.
     """
     n = _checked_size([np.asarray(values, dtype=np.float64)], level, 1)
     if n == 0:
@@ -102,9 +102,10 @@ def wilson_share(values: Bool[np.ndarray, " batch"], *, level: float = 0.95) -> 
 
 
 def rows_to_show(share: float, *, within: float = 0.05, level: float = 0.95) -> int:
-    """How many examples show a share so exactly: the fewest whose ``wilson_share`` has both ends ``within`` so much.
+    """The smallest number of examples for which the interval of ``wilson_share`` lies ``within`` this distance of
+    ``share``.
 
-    Example: ``rows_to_show(1.0)`` gives 73
+    Example: ``rows_to_show(1.0)`` returns 73
     """
     n = 1
     while max(abs(end - share) for end in _wilson(share, n, level)) > within:
@@ -117,7 +118,7 @@ def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
     z2 = _z(level) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = (z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) ** 0.5 / (1 + z2 / n)
-    # Rounding must not leave the value, or the scale, by a last bit.
+    # Rounding errors must not exclude the value, nor exceed 0..1.
     return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
 
 
@@ -131,14 +132,13 @@ def bootstrap_mean(
 ) -> Estimate:
     """Mean of one value per example and its percentile interval (Efron & Tibshirani 1993, section 13.3).
 
-    The interval is in the unit of ``values`` and the same for the same seed. No example gives NaN, one example no
-    interval. The bootstrap sees only what the sample holds: where all resamples have the mean c it gives no interval.
-    Within ``bounds`` a and b there still is one: by Wilson no more than the share u = z² / (n + z²) of all examples
-    differs from c, so their mean lies between c − u (c − a) and c + u (b − c). ``GradistillError`` for NaN or
-    infinite values.
+    The interval is in the unit of ``values`` and depends on the seed. Without examples all is NaN; one example has no
+    interval. If all resamples have the same mean c, the bootstrap has no interval. With ``bounds`` a and b there still
+    is one: by Wilson at most the share u = z² / (n + z²) of all examples differs from c, so the mean lies between
+    c − u (c − a) and c + u (b − c). Raises ``GradistillError`` for NaN or infinite values.
     """
-    found = bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
-    return found if bounds is None or isfinite(found.low) else _within(found, bounds, level)
+    estimate = bootstrap_statistic(_mean, values, level=level, resamples=resamples, seed=seed)
+    return estimate if bounds is None or isfinite(estimate.low) else _within(estimate, bounds, level)
 
 
 def bootstrap_share(
@@ -149,17 +149,22 @@ def bootstrap_share(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """A sum over examples divided by another, no smaller one, with its percentile interval: a share of what examples
-    hold several of. Where all resamples agree the interval is that of ``bootstrap_mean`` for equal values.
+    """The ratio of two sums over examples with its percentile interval, such as the share of all words.
+
+    ``above`` must not be larger than ``below``. If all resamples agree, the interval is that of ``bootstrap_mean``.
 
     Example: ``bootstrap_share(np.array([3.0, 1.0, 2.0]), np.array([4.0, 1.0, 5.0]))``
     """
-    found = bootstrap_statistic(ratio, above, below, level=level, resamples=resamples, seed=seed)
-    return found if isfinite(found.low) or not isfinite(found.value) else _within(found, (0.0, 1.0), level)
+    estimate = bootstrap_statistic(ratio, above, below, level=level, resamples=resamples, seed=seed)
+    return (
+        estimate
+        if isfinite(estimate.low) or not isfinite(estimate.value)
+        else _within(estimate, (0.0, 1.0), level)
+    )
 
 
 def _within(found: Estimate, bounds: Bounds, level: float) -> Estimate:
-    """The interval of equal values: Wilson's share of examples may differ from them, as far as bounds allow."""
+    """The interval of equal values: by Wilson, a share of all examples may differ from them, up to ``bounds``."""
     if found.n < 2:
         return found
     value, others = float(np.clip(found.value, *bounds)), _z(level) ** 2 / (found.n + _z(level) ** 2)
@@ -180,14 +185,13 @@ def bootstrap_statistic(
     seed: int = 0,
     within: Bounds | None = None,
 ) -> Estimate:
-    """Any statistic of examples that are drawn together from all ``arrays`` (such as a correlation).
+    """Any statistic with its bootstrap interval, over examples that are resampled jointly from all ``arrays``.
 
     ``within`` are the bounds of a statistic that resamples may bias (``resample_interval``).
 
-    ``statistic`` takes as many arrays of shape ``(resample, batch)`` as there are ``arrays`` and returns one
-    value per row. Resamples on which it is NaN (a correlation on a resample without spread) are left out of
-    the interval, which is ours: Efron & Tibshirani do not treat them. There is no interval of one example, nor where
-    all resamples agree.
+    ``statistic`` takes as many arrays of shape ``(resample, batch)`` as there are ``arrays`` and returns one value for
+    each resample. Resamples with NaN (a correlation without variance) are left out; this is ours, as Efron & Tibshirani
+    do not treat them. The interval is NaN for one example, or if all resamples agree.
     """
     columns = [np.asarray(array, dtype=np.float64) for array in arrays]
     n = _checked_size(columns, level, resamples)
@@ -197,7 +201,9 @@ def bootstrap_statistic(
     if n == 1:
         return Estimate(value, nan, nan, 1)
     with catch_warnings():
-        simplefilter("ignore", DegenerateDataWarning)  # of scipy's own interval, NaN where any resample is
+        simplefilter(
+            "ignore", DegenerateDataWarning
+        )  # from scipy's own interval, which is NaN if any resample is
         result: Any = bootstrap(
             columns,
             lambda *resample, axis: statistic(*resample),
@@ -214,13 +220,14 @@ def bootstrap_statistic(
 def resample_interval(
     drawn: Float[np.ndarray, " resample"], value: float, within: Bounds | None = None, level: float = 0.95
 ) -> Bounds:
-    """The interval of a statistic, ``value`` in the sample, of which resamples gave ``drawn``; NaN is left out.
+    """The interval of a statistic from its values on resamples, ``drawn``; ``value`` is its value on the sample.
 
-    It is the percentile interval (Efron & Tibshirani 1993, section 13.3), and NaN where all resamples agree.
-    ``within`` are the bounds of a statistic that resamples may bias, as a mean over classes of which they lack some.
-    Where the mean of the resamples is further from ``value`` than a quarter of their standard deviation (section 10.3),
-    it is the basic interval (Davison & Hinkley 1997, section 5.2), in which the bias does not count twice: the
-    percentiles' mirror image around ``value``, cut at those bounds, and made to hold the value.
+    It is the percentile interval (Efron & Tibshirani 1993, section 13.3), and NaN if all resamples agree. NaN values of
+    resamples are left out. ``within`` are the bounds of a statistic that resamples may bias, such as a mean over
+    classes, some of which a resample lacks. If then the mean of the resamples differs from ``value`` by more than a
+    quarter of their standard deviation (section 10.3), the basic interval is returned (Davison & Hinkley 1997, section
+    5.2), in which the bias does not count twice. It is the mirror image of the percentiles around ``value``, clipped to
+    the bounds, and extended to include the value.
 
     Example: ``resample_interval(np.array([0.1, 0.2, 0.3]), 0.3, (0.0, 1.0))``
     """
@@ -237,7 +244,7 @@ def resample_interval(
 def ratio(
     above: Float[np.ndarray, "resample batch"], below: Float[np.ndarray, "resample batch"]
 ) -> Float[np.ndarray, " resample"]:
-    """The sum of one column over the last axis divided by that of another."""
+    """The sum of ``above`` over the last axis divided by the sum of ``below``."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return above.sum(axis=-1) / below.sum(axis=-1)
 
@@ -247,7 +254,7 @@ def _mean(values: Float[np.ndarray, "resample batch"]) -> Float[np.ndarray, " re
 
 
 def _checked_size(columns: list[np.ndarray], level: float, resamples: int) -> int:
-    """The common number of examples, or an error that names what does not fit."""
+    """The common number of examples. Raises GradistillError for unequal shapes, non-finite values or bad settings."""
     if not 0 < level < 1:
         raise GradistillError(f"The level of the interval is {level}.", expected="a number between 0 and 1")
     if resamples < 1:

@@ -1,4 +1,4 @@
-"""From columns to the results of an audit: figures with intervals, parts, comparisons, verdicts, as JSON."""
+"""Computes ``audit.json`` from columns: figures with intervals, parts, comparisons and verdicts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ from gradistill.data import Task
 from gradistill.printing import between, percent
 
 SCHEMA = 5
-"""Of ``audit.json``; it grows by one whenever a key changes its meaning or goes, or figures get keys of their own.
-
+"""Version of ``audit.json``. It increases when a key is removed or changes its meaning, or when figures get new keys.
 2: ``response`` and ``response_masked`` with ``floor`` and ``gain``. 3: ``label``, ``probability``, ``prediction`` and
 ``saliency`` in place of ``label_loyalty`` and the like; ``flips``, ``kept``, ``shapley``; floors of all figures of
 agreement; ``reference`` and ``cascade``. 4: ``trained_on`` of figures. 5: ``difference``, ``p`` and
@@ -44,13 +43,13 @@ agreement; ``reference`` and ``cascade``. 4: ``trained_on`` of figures. 5: ``dif
 """
 
 ABOUT = ("data", "texts", "teacher", "reference", "settings", "versions", "seconds")
-"""What stands in ``audit.json`` as the job gives it."""
+"""Keys that ``audit.json`` takes from the job unchanged."""
 
-EXPLAINED = "How much the log-odds of the teacher's label (the prediction in a regression) rest on each token. Source: "
+EXPLAINED = "How much the log-odds of the teacher's label (in a regression the prediction) depend on a token. Source: "
 
 MEANINGS = {
-    "label": "share of examples on which both models predict the same label; of several labels a row the mean share of "
-    "labels that both predict or both do not",
+    "label": "share of examples on which both models predict the same label; with several labels a row the mean share "
+    "of labels that both predict or both do not predict",
     "exact_match": "share of examples on which all labels of the two models agree",
     "kappa": "Cohen's kappa of the two models' labels: 0 is agreement by chance, given how frequent each label is; "
     "1 is full agreement",
@@ -58,35 +57,36 @@ MEANINGS = {
     "prediction": "Pearson's r of the two models' predictions",
     "saliency": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
     "response": "Pearson's r of the two models' changes of the log-odds of the teacher's label when words are replaced "
-    "by other words of the data, mean; the floor is the same with the student's head randomised",
-    "response_masked": "the same when the words are masked",
-    "response_partial": "the same without what follows from how many words are replaced (partial correlation), mean",
-    "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is the same strength",
+    "by other words of the data, mean; the floor is the same figure with the student's head randomised",
+    "response_masked": "response loyalty when the words are masked",
+    "response_partial": "partial correlation of the changes, given the number of replaced words, mean",
+    "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is equal strength",
     "response_labels": "share of the texts with replaced words for which both models predict the same label",
-    "flips": "share of the smallest edits that turn the teacher to another label and turn the student to it too",
-    "flips_masked": "the same when the words are masked",
-    "kept": "share of edits of as many unimportant words, of those under which the teacher keeps its label, "
-    "under which the student does too",
-    "kept_masked": "the same when the words are masked",
+    "flips": "share of the smallest edits that change the teacher's label on which the student changes to the same "
+    "label",
+    "flips_masked": "flip agreement when the words are masked",
+    "kept": "where the teacher keeps its label under an edit of unimportant words: share on which the student keeps "
+    "its label too",
+    "kept_masked": "kept labels when the words are masked",
     "shapley": "Spearman's ρ of the two models' signed Shapley values of words, mean",
-    "shapley_sign": "share of the teacher's top fifth of the words by Shapley value to which both give the same sign",
+    "shapley_sign": "share of the teacher's top fifth of the words by Shapley value on which both signs are equal",
     "signed": "Spearman's ρ of the two models' signed attributions of words, mean",
-    "signed_top": "share of the teacher's top fifth of the words by attribution to which both give the same sign",
+    "signed_top": "share of the teacher's top fifth of the words by attribution on which both signs are equal",
     "expected_gradients": "Spearman's ρ of the two models' signed attributions of words, mean; the attributions are "
     "Integrated Gradients along three paths of eight steps to the text, each from other tokens of the data",
     "top_k_overlap": "share of the top fifth of the tokens that both models have in common, mean",
     "cosine": "cosine of the two models' token attributions, mean",
     "kendall_tau": "Kendall's τ-b of the two models' token attributions, mean",
-    "comprehensiveness": "probability lost as words go, those with high scores first, set between the least and the "
-    "most that an order of the example's words reaches; more is more faithful",
-    "sufficiency": "the same with low scores first; less is more faithful",
-    "infidelity": "squared error of what attributions predict for the log-odds without tokens, divided by the squared "
-    "changes; 0 is exact, 1 as bad as no attributions",
+    "comprehensiveness": "loss of probability when words are removed, those with high scores first, scaled between the "
+    "minimum and maximum over all orders of the example's words; more is more faithful",
+    "sufficiency": "the same loss with low scores first; less is more faithful",
+    "infidelity": "squared error of the changes of log-odds that attributions predict for removed tokens, divided by "
+    "the squared changes; 0 is exact, 1 as bad as no attributions",
     "max_sensitivity": "largest relative change of the attributions under small noise on the embeddings, mean",
-    "token_f1": "F1 of the top tokens, as many as are marked, with the marked ones",
-    "iou": "intersection over union of the same",
+    "token_f1": "F1 of the top tokens, as many as are marked, against the marked tokens",
+    "iou": "intersection over union of the top tokens and the marked tokens",
     "auprc": "area under the precision-recall curve of the attributions against the marked tokens",
-    "watched_share": "share of the attribution that falls on the watched words, in texts that have one",
+    "watched_share": "share of the attribution on the watched words, in texts that contain one",
     "accuracy": "share of examples with the right label",
     "macro_f1": "F1 of each class, mean over the classes",
     "correlation": "Pearson's r of predictions and scores",
@@ -95,18 +95,18 @@ MEANINGS = {
 OF_WORDS = {
     "label": "share of words to which both models give the same tag",
     "probability": "1 − √JS of the two models' probabilities of a word's tags, mean over all words",
-    "span": "F1 of the student's spans against the teacher's; a span counts where type, first and last word agree",
+    "span": "F1 of the student's spans against the teacher's; spans match if type, first and last word are equal",
     "accuracy": "share of words with the right tag",
-    "span_f1": "F1 of the spans against those of the data, over all rows",
+    "span_f1": "F1 of the predicted spans against the spans of the data, over all rows",
     "span_precision": "share of the predicted spans that are in the data",
     "span_recall": "share of the spans of the data that are predicted",
 }
-"""Meanings where each word has a label."""
+"""Meanings in token classification."""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """One perturbation: its columns, a set a student."""
+    """The results of one perturbation: the columns of each student."""
 
     name: str
     description: str
@@ -115,14 +115,15 @@ class Changed:
 
 @dataclass(frozen=True)
 class Audited:
-    """What was measured: everything but ``perturbations`` has one entry a student, in the order of ``names``.
+    """The measurements of an audit. Lists have one entry for each student, in the order of ``names``, except
+    ``perturbations``.
 
-    ``sampled``: figures on a sample of the rows, with floors of their own, by part: response and flips, Shapley values,
-    expected gradients. ``floors``: those of the figures that come from ``columns``. ``reference``: how far a second
-    teacher agrees with the first. ``cascade``: the figures of agreement with the head random, then with the last block
-    too, and so on. ``slices``: the values of columns of the data, one a row. ``tables``: the tables of labels of each
-    student, where they do not follow from ``columns``. ``when_random``: how far the teacher's maps agree with those
-    under random weights. ``trained``: the figures of each student that its objectives train on (``trained_figures``).
+    ``sampled``: figures on a sample of the rows with their own floors, by part: response and flips, Shapley values,
+    expected gradients. ``floors``: floors of the figures that come from ``columns``. ``reference``: the agreement of a
+    second teacher with the first. ``cascade``: figures of agreement with a random head, then also with a random last
+    block, and so on. ``slices``: the values of data columns, one for each row. ``tables``: label tables of each
+    student, if they do not follow from ``columns``. ``when_random``: agreement of the teacher's maps with its maps
+    under random weights. ``trained``: the figures that each student's objectives train on (``trained_figures``).
     """
 
     names: list[str]
@@ -141,10 +142,10 @@ class Audited:
 
     def floor(self, k: int) -> dict[str, float]:
         """The floors of the k-th student's figures of agreement."""
-        found = dict(self.floors[k]) if self.floors else {}
+        floors = dict(self.floors[k]) if self.floors else {}
         for part in self.sampled:
-            found |= mean_values(part[k].floors)
-        return found
+            floors |= mean_values(part[k].floors)
+        return floors
 
 
 def _described(method: Method) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def summed_up(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """``audit.json``: see docs/audit.md. ``about`` brings what is known of models, data and versions."""
+    """The content of ``audit.json`` (docs/audit.md). ``about`` has the records of models, data and versions."""
     students, failed = [], []
     reference = _reference(audited, seed)
     for k, name in enumerate(audited.names):
@@ -212,7 +213,7 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
 
 
 def _reference(audited: Audited, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """For each student the reference's figures, and how far the student's differ from them on the same rows."""
+    """For each student: the reference's figures, and the student's differences from them on the same rows."""
     if audited.reference is None:
         return {}
     figures = flat(estimates(audited.reference.columns, AGREEMENT, seed=seed))
@@ -230,7 +231,7 @@ def _reference(audited: Audited, seed: int) -> dict[str, dict[str, dict[str, Any
 def _with_reference(
     figures: dict[str, dict[str, Any]], reference: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The figures, with what the reference has of them; it does not look at the challenge split."""
+    """The figures, each with the reference's figure if there is one. The challenge split has no reference."""
     return {
         group: {
             name: entry | ({"reference": reference[name]} if name in reference and group != CHALLENGE else {})
@@ -248,21 +249,21 @@ def _in_order(
     figures: Mapping[str, Mapping[str, Estimate]], floors: Mapping[str, float]
 ) -> dict[str, dict[str, Estimate]]:
     """The figures in the order of ``GROUPS``, with their floors."""
-    found: dict[str, dict[str, Estimate]] = {}
+    ordered: dict[str, dict[str, Estimate]] = {}
     for group, names in GROUPS.items():
         for name in names:
             if (estimate := figures.get(group, {}).get(name)) is not None:
                 if (floor := floors.get(name)) is not None:
                     estimate = estimate.with_floor(floor, at_most_1=name != "response_slope")
-                found.setdefault(group, {})[name] = estimate
-    return found
+                ordered.setdefault(group, {})[name] = estimate
+    return ordered
 
 
 def _difference(entry: Comparison, audited: Audited) -> dict[str, Any]:
-    """Two students on one figure, with what either was trained on."""
-    trained, found = dict(zip(audited.names, audited.trained, strict=False)), entry.as_dict()
+    """The difference of two students on one figure, with the marks of figures that either was trained on."""
+    trained, record = dict(zip(audited.names, audited.trained, strict=False)), entry.as_dict()
     either = united(*(trained.get(side, {}) for side in (entry.a, entry.b)))
-    return found | {"difference": marked({entry.figure: found["difference"]}, either)[entry.figure]}
+    return record | {"difference": marked({entry.figure: record["difference"]}, either)[entry.figure]}
 
 
 def _parts(
@@ -321,7 +322,7 @@ def _calibration(audited: Audited) -> list[dict[str, Any]]:
 def _under(
     name: str, groups: Mapping[str, Mapping[str, Estimate]], limits: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """The figures whose value is under its limit, or that there are not."""
+    """The figures that are below their limit or missing."""
     figures = {name: e.as_dict() for name, e in flat(groups).items()}
     values = {name: figures[name]["value"] if name in figures else None for name in limits}
     return [
@@ -334,8 +335,8 @@ def _under(
 def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str]]) -> str:
     parts = []
     if "span" in figures:
-        parts.append(f"gives {percent(figures['label'].value)} of the words the tag of its teacher")
-        parts.append(f"finds its spans with an F1 of {figures['span'].value:.2f}")
+        parts.append(f"predicts the teacher's tag for {percent(figures['label'].value)} of the words")
+        parts.append(f"predicts the teacher's spans with an F1 of {figures['span'].value:.2f}")
     elif "exact_match" in figures:
         parts.append(
             f"agrees with its teacher on {percent(figures['label'].value)} of all labels, and on every label of "
@@ -344,7 +345,9 @@ def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str
     elif "label" in figures:
         parts.append(f"decides as its teacher on {percent(figures['label'].value)} of the examples")
     if "prediction" in figures and isfinite(figures["prediction"].value):
-        parts.append(f"predicts in step with its teacher (r = {figures['prediction'].value:.2f})")
+        parts.append(
+            f"predicts scores that correlate with its teacher's (r = {figures['prediction'].value:.2f})"
+        )
     if "response" in figures:
         own = ", on which it was trained," if "response" in trained else ""
         parts.append(f"reacts to changed words{own} as its teacher with r = {_ranging(figures['response'])}")

@@ -1,8 +1,8 @@
-"""Loyalty where each word has a label: over words, and over spans. Sums of each row, so that rows are resampled.
+"""Loyalty in token classification, over words and over spans, from per-row sums.
 
-Label loyalty is the share of words with the teacher's label, probability loyalty the mean over words of
-``1 − sqrt(JS₂)``, span loyalty the F1 of the student's spans against the teacher's (``data.span_metrics``). Words of a
-row depend on each other: the bootstrap draws rows, each with all its words.
+Label loyalty is the share of words with the teacher's label. Probability loyalty is the mean over words of
+``1 − sqrt(JS₂)``. Span loyalty is the F1 of the student's spans against the teacher's (``data.span_metrics``). Words of
+a row depend on each other, so the bootstrap resamples rows, each with all its words.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ def token_columns(
     names: Sequence[str],
     gold: Sequence[np.ndarray] | None = None,
 ) -> Columns:
-    """What follows from both models' predictions for the same rows: of each row what the figures are ratios of sums of.
+    """Per-row sums of both models' predictions. The figures are ratios of their totals.
 
     Parameters:
         ``student``, ``teacher``: predictions of the same words.
         ``names``: the tag of each label id.
-        ``gold``: the right label ids of each row's words; None without labels.
+        ``gold``: the gold label ids of each row's words; None without labels.
 
-    Raises GradistillError for predictions of other words, and for logits that are not finite.
+    Raises GradistillError if the words of both models differ, and for logits that are not finite.
 
     Example: ``token_columns(student, teacher, ("O", "B-x", "I-x"))["label_sum"]``
     """
     _refuse_other_words(student, teacher)
     counts = teacher.counts
     same = np.concatenate(student.labels) == np.concatenate(teacher.labels)
-    found: Columns = {
+    columns: Columns = {
         "label_sum": _row_sums(same, counts),
         "probability_sum": _row_sums(probability_agreement(student.flat, teacher.flat), counts),
         "label_count": counts,
@@ -48,28 +48,28 @@ def token_columns(
         **_by_tag(same, np.concatenate(teacher.labels), counts, len(names)),
     }
     both, ours, theirs = span_counts(names, student.labels, teacher.labels).T
-    found |= {"span_sum": 2 * both, "span_count": ours + theirs}
+    columns |= {"span_sum": 2 * both, "span_count": ours + theirs}
     if gold is not None:
         for owner, model in (("teacher", teacher), ("student", student)):
-            found |= _quality(owner, model, names, gold)
-    return found
+            columns |= _quality(owner, model, names, gold)
+    return columns
 
 
 def _by_tag(same: np.ndarray, tags: np.ndarray, counts: np.ndarray, labels: int) -> Columns:
-    """Of each row and tag: the words to which the teacher gives it, and those of them on which both models agree."""
+    """For each row and tag: the number of words with this tag by the teacher, and on how many of them both agree."""
     places = np.repeat(np.arange(len(counts)), counts) * labels + tags
     shape = (len(counts), labels)
     both = (
         np.bincount(places, weights=w, minlength=len(counts) * labels) for w in (same, np.ones(len(same)))
     )
-    agreed, there = (found.reshape(shape) for found in both)
-    return {"label_sum_each": agreed, "label_count_each": there}
+    agreed, total = (counted.reshape(shape) for counted in both)
+    return {"label_sum_each": agreed, "label_count_each": total}
 
 
 def on_common_words(
     student: TokenPredictions, teacher: TokenPredictions
 ) -> tuple[TokenPredictions, TokenPredictions]:
-    """Both models' predictions of the words that both read: all of them, where they share a tokenizer.
+    """Both models' predictions for the words that both read: all words, if they share a tokenizer.
 
     Example: ``on_common_words(student, teacher)[0].counts``
     """
@@ -83,7 +83,7 @@ def on_common_words(
 
 
 def word_confidence(model: TokenPredictions) -> Float[np.ndarray, " word"]:
-    """The probability of the predicted label of each word, those of all rows one behind the other."""
+    """The probability of each word's predicted label, concatenated over rows."""
     return confidence(model.flat)
 
 
@@ -109,17 +109,17 @@ def token_loyalty(
 ) -> Loyalty:
     """Label, probability and span loyalty with 95 % intervals by a bootstrap over rows.
 
-    Parameters as those of ``token_columns``; ``seed`` is of the bootstrap. Raises as it does.
+    Parameters and errors as in ``token_columns``; ``seed`` is the random seed of the bootstrap.
 
     Example: ``token_loyalty(student, teacher, ("O", "B-x", "I-x")).span.value``
     """
-    found = flat(estimates(token_columns(student, teacher, names), seed=seed))
-    label, probability, span = (found.get(name) for name in ("label", "probability", "span"))
+    figures = flat(estimates(token_columns(student, teacher, names), seed=seed))
+    label, probability, span = (figures.get(name) for name in ("label", "probability", "span"))
     return Loyalty(label, probability, None, None, 0, "", span=span)
 
 
 def _row_sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sums of the values of each row, of values of all rows one behind the other."""
+    """The sum of each row's values. ``values`` is concatenated over rows, ``counts`` holds the rows' lengths."""
     rows = np.repeat(np.arange(len(counts)), counts)
     return np.bincount(rows, weights=values, minlength=len(counts))
 
@@ -130,6 +130,6 @@ def _refuse_other_words(student: TokenPredictions, teacher: TokenPredictions) ->
         pairs = enumerate(zip(ours, theirs, strict=False))
         row = next((k for k, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
         raise GradistillError(
-            f"The predictions are of other words or labels, first in example row {row}.",
+            f"The two models' predictions are of different words or labels, first in example row {row}.",
             expected="one row of logits for each word, the same words and labels in both models",
         )

@@ -19,8 +19,8 @@ from gradistill.models.eval_mode import frozen_eval
 
 @dataclass(frozen=True)
 class TokenPredictions:
-    """The predictions of one model, row by row: logits ``(word, label)`` of the words that tokens stand for, and the
-    numbers of these words in the row: all of them, where none is cut off."""
+    """The predictions of one model for each row: logits ``(word, label)`` of the words that have tokens, and the
+    indices of these words in the row. Words that are cut off are missing."""
 
     logits: tuple[np.ndarray, ...]
     words: tuple[np.ndarray, ...]
@@ -32,12 +32,12 @@ class TokenPredictions:
 
     @property
     def flat(self) -> np.ndarray:
-        """The logits of the words of all rows, one behind the other: ``(word, label)``."""
+        """The logits of all words, concatenated over rows: ``(word, label)``."""
         return np.concatenate(self.logits)
 
     @property
     def counts(self) -> np.ndarray:
-        """How many words each row has."""
+        """The number of words in each row."""
         return np.array([len(row) for row in self.logits])
 
 
@@ -48,15 +48,15 @@ def predict_tokens(
     *,
     on_progress: Callable[[int], object] = lambda done: None,
 ) -> TokenPredictions:
-    """The predictions of a token classifier for encoded rows, in their order; the model stays as it was.
+    """The predictions of a token classifier for encoded rows, in their order. The model's state is restored.
 
     Parameters:
         ``model``: a token classifier.
-        ``rows``: as ``encode`` returns them where words have labels, with ``word_ids``.
+        ``rows``: as ``encode`` returns them for token classification, with ``word_ids``.
         ``collate``: a ``Collator``.
         ``on_progress``: is called with the number of rows done.
 
-    Raises ModelError for logits that are not finite, with the first row at fault.
+    Raises ModelError for logits that are not finite, with the first faulty row.
 
     Example: ``teacher = predict_tokens(model, rows, Collator(tokenizer))``
     """
@@ -64,32 +64,32 @@ def predict_tokens(
     words: list[Any] = [None] * len(rows)
     device = next(model.parameters()).device
     with frozen_eval(model), torch.no_grad():
-        for some in row_batches(rows, collate, device):
-            found = widened(model(**some.batch.inputs).logits).cpu()
-            first, numbers = some.batch.first_tokens.cpu(), some.batch.word_numbers.cpu()
-            for k, place in enumerate(some.places):
-                logits[place] = found[k][first[k]].numpy()
+        for row_batch in row_batches(rows, collate, device):
+            predictions = widened(model(**row_batch.batch.inputs).logits).cpu()
+            first, numbers = row_batch.batch.first_tokens.cpu(), row_batch.batch.word_numbers.cpu()
+            for k, place in enumerate(row_batch.places):
+                logits[place] = predictions[k][first[k]].numpy()
                 words[place] = numbers[k][first[k]].numpy()
-            on_progress(len(some.places))
-    found = TokenPredictions(tuple(logits), tuple(words))
-    if not np.isfinite(found.flat).all():
+            on_progress(len(row_batch.places))
+    predictions = TokenPredictions(tuple(logits), tuple(words))
+    if not np.isfinite(predictions.flat).all():
         place = next(place for place, row in enumerate(logits) if not np.isfinite(row).all())
         raise not_finite("the PyTorch model", _shown_row(rows[place], collate))
-    return found
+    return predictions
 
 
 def _shown_row(row: Any, collate: Any) -> str:
-    """The text of a row, or its token ids where the collator knows no tokenizer."""
+    """The text of a row, or its token ids if the collator has no tokenizer."""
     ids, tokenizer = row["input_ids"], getattr(collate, "tokenizer", None)
     text = str(ids) if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
     return shown_text([text])
 
 
 def word_labels(rows: Rows) -> list[np.ndarray]:
-    """The label ids of the words that ``predict_tokens`` predicts, of each encoded row; −100 in rows without labels."""
-    found = []
+    """The gold label ids, for each encoded row, of the words that ``predict_tokens`` predicts; −100 without labels."""
+    label_ids = []
     for numbers, labels in zip(rows["word_ids"][:], rows["labels"][:], strict=True):  # pyright: ignore
-        own = np.asarray(numbers)
-        first = (own >= 0) & (own != np.concatenate([[-1], own[:-1]]))
-        found.append(np.asarray(labels)[first])
-    return found
+        word_ids = np.asarray(numbers)
+        first = (word_ids >= 0) & (word_ids != np.concatenate([[-1], word_ids[:-1]]))
+        label_ids.append(np.asarray(labels)[first])
+    return label_ids

@@ -1,7 +1,7 @@
-"""Which figures favour a student, because its objectives train on what they measure: such a figure proves little alone.
+"""Marks figures that favour a student because its objectives train on what they measure. Alone they prove little.
 
-It follows from the signals that the objectives share with a teacher (``Signal.trains_on``). That predictions of
-unchanged texts agree is what every distillation trains on: figures of outputs have no mark.
+The marks follow from the signals of the student's objectives (``Signal.trains_on``). Every distillation trains on the
+agreement of predictions for unchanged texts, so figures of outputs are not marked.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ WORD_FIGURES = (
     "response", "response_masked", "response_partial", "response_slope", "response_labels", "flips", "flips_masked",
     "kept", "kept_masked", "shapley", "shapley_sign",
 )  # fmt: skip
-"""Figures on texts whose words are replaced."""
+"""Figures that are measured on texts with replaced words."""
 
 MAP_FIGURES = ("saliency", "signed", "signed_top", "top_k_overlap", "cosine", "kendall_tau")
-"""Figures of the two models' attributions, by the audit's method."""
+"""Figures of the two models' attributions by the audit's method."""
 
 PATH_FIGURES = ("expected_gradients",)
-"""Figures of Integrated Gradients, whatever the audit's method is."""
+"""Figures of Integrated Gradients, for every method of the audit."""
 
 METHODS_OF = {
     CHANGED_WORDS: (Occlusion.name, Shapley.name),
     GRADIENTS: (GradientNorm.name, GradientXInput.name, SmoothGrad.name),
 }
-"""The attribution methods that rest on each."""
+"""For each kind of audit figure, the attribution methods that measure it."""
 
 AUGMENT = "training.augment"
-"""In the place of an objective, where a run added rows with changed words."""
+"""Stands for an objective if a run added rows with changed words."""
 
 COPIES = "changed copies (--unlabelled)"
-"""The same, where they came as a file."""
+"""Stands for an objective if rows with changed words were added from a file."""
 
 EARLIER = "earlier_recipes"
-"""Where a student's record has the recipes of the students that it started from, the last first."""
+"""Key of a student's record: the recipes of the students that it started from, the last one first."""
 
 CHANGED_COPIES = "changed_copies"
-"""Where a student's record has that rows of ``gradistill augment`` were among its unlabelled ones."""
+"""Key of a student's record: whether its unlabelled rows include rows of ``gradistill augment``."""
 
 TRAINED_ON, DAGGER = "trained_on", "†"
-"""Where a figure in JSON has the objectives that train on it, and what shows that there are some."""
+"""The key of a figure in JSON with the objectives that train on it, and the sign that shows this."""
 
 NOTE = f"{DAGGER}: the student was trained on what this figure measures, which favours it"
 
 
 def trained_figures(recipe: Recipe, method: str = GradientXInput.name) -> dict[str, list[str]]:
-    """Names of figures, each with the objectives that train on what it measures.
+    """The figures that a recipe trains on: by name of a figure, the objectives that train on what it measures.
 
     Parameters:
-        ``recipe``: the student's. An objective without weight does not count.
+        ``recipe``: the student's recipe. Objectives with weight 0 do not count.
         ``method``: the name of the audit's attribution method.
 
     Example: ``trained_figures(load_recipe("rationale"))["saliency"]``
@@ -70,13 +70,15 @@ def trained_figures(recipe: Recipe, method: str = GradientXInput.name) -> dict[s
 
 
 def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.name) -> dict[str, list[str]]:
-    """The same of a student as a report has it: by its ``recipe``, ``earlier_recipes`` and ``changed_copies``, and by
-    those of its ``models`` where several are one.
+    """The figures that a student was trained on (``trained_figures``), from its record in a report.
+
+    It reads ``recipe``, ``earlier_recipes`` and ``changed_copies``, also of its ``models`` if the student combines
+    several.
 
     Example: ``trained_by_record({"recipe": "objectives: {rationale: {weight: 1}}"})["saliency"]``
     """
     earlier, models = (
-        found if isinstance(found := student.get(name), list) else () for name in (EARLIER, "models")
+        listed if isinstance(listed := student.get(name), list) else () for name in (EARLIER, "models")
     )
     recipes = (recipe for recipe in (student.get("recipe"), *earlier) if isinstance(recipe, str))
     members = (trained_by_record(member, method) for member in models if isinstance(member, dict))
@@ -85,7 +87,7 @@ def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.n
 
 
 def _trained(terms: Mapping[str, Term], method: str, rows: str | None) -> dict[str, list[str]]:
-    """``rows``: what added rows with changed words, if something did."""
+    """The figures that terms train on. ``rows`` names what added rows with changed words, if anything did."""
     words_by = {rows: _resting_on(CHANGED_WORDS, method)} if rows else {}
     by_objective = words_by | {
         name: {
@@ -104,19 +106,19 @@ def _trained(terms: Mapping[str, Term], method: str, rows: str | None) -> dict[s
 
 
 def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> dict[str, list[str]]:
-    """The same of a recipe as a report has it, in YAML; nothing where there is none that can be read.
+    """The figures that a recipe in YAML trains on (``trained_figures``); empty if it cannot be read.
 
-    An objective with fields that are not known here, of another version, counts by its defaults; one that is not known
-    is left out.
+    An objective with unknown fields, from another version, counts with its default settings. Unknown objectives are
+    left out.
 
     Example: ``trained_by_recipe("objectives: {rationale: {weight: 1}}")["saliency"]``
     """
     try:
-        found = load_yaml(recipe or "")
+        loaded = load_yaml(recipe or "")
     except ValueError:
         return {}
     written, training = (
-        part if isinstance(part := (found.get(key) if isinstance(found, dict) else None), dict) else {}
+        part if isinstance(part := (loaded.get(key) if isinstance(loaded, dict) else None), dict) else {}
         for key in ("objectives", "training")
     )
     terms = {
@@ -126,7 +128,7 @@ def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> 
 
 
 def united(*found: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Several results of ``trained_figures`` as one.
+    """Several results of ``trained_figures``, merged.
 
     Example: ``united({"response": ["coalition_matching"]}, {"saliency": ["rationale"]})``
     """
@@ -143,15 +145,15 @@ def _term(name: str, fields: Any) -> Term | None:
 
 
 def _resting_on(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
-    """The figures that rest on ``what``; maps where the method rests on it too. Integrated Gradients rest on the
-    gradients of a whole path, of several ``steps``."""
+    """The figures that measure ``what`` a signal trains on. Figures of maps are among them if the audit's ``method``
+    measures it too. Integrated Gradients measure gradients along a path, which takes several ``steps``."""
     along_path = what == GRADIENTS and steps > 1
     maps = method in METHODS_OF.get(what or "", ()) or (along_path and method == IntegratedGradients.name)
     return WORD_FIGURES * (what == CHANGED_WORDS) + PATH_FIGURES * along_path + MAP_FIGURES * maps
 
 
 def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Figures as JSON has them, with the objectives that train on them.
+    """Figures in their JSON form, with the objectives that train on them.
 
     Example: ``marked({"response": {"value": 0.9}}, {"response": ["coalition_matching"]})``
     """
@@ -164,7 +166,7 @@ def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict
 
 
 def marks_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What ``marked`` wrote: names of figures, each with the objectives that train on it.
+    """What ``marked`` added: by name of a figure, the objectives that train on it.
 
     Example: ``marks_of(json.loads(Path("runs/student/metrics.json").read_text())["loyalty"])``
     """
@@ -176,7 +178,7 @@ def marks_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def marked_name(name: str, figure: Mapping[str, Any]) -> str:
-    """The name of a figure, with the mark where it has one.
+    """The name of a figure, with a † if the student was trained on it.
 
     Example: ``marked_name("response", {"value": 0.9, "trained_on": ["coalition_matching"]})``
     """
@@ -184,7 +186,7 @@ def marked_name(name: str, figure: Mapping[str, Any]) -> str:
 
 
 def trained_note(figures: Iterable[Any]) -> str | None:
-    """What the mark means, where one of the figures has it.
+    """The footnote that explains the †, or None if no figure has one.
 
     Example: ``trained_note(metrics["loyalty"].values())``
     """

@@ -1,7 +1,7 @@
-"""The verdict of an audit: pass, warn or fail, from its figures and from limits.
+"""The verdict of an audit: pass, warn or fail, from its figures and limits.
 
-The limits of ``LIMITS`` decide what is shown. They do not set the exit code: the limits of a user do
-(``--fail-under``), which are checks here as well. Each limit is justified in docs/audit.md.
+``LIMITS`` determine the outcome that is shown, not the exit code. The exit code follows from a user's limits
+(``--fail-under``), which are checked here as well. Each limit is justified in docs/audit.md.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from gradistill.printing import places_below
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 OUTCOMES = (PASS, WARN, FAIL)
-"""From the best to the worst."""
+"""The outcomes, from the best to the worst."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The values from which a figure is a warning, and from which it fails. ``None``: it never does.
+    """The limits of a figure below which it warns and fails. With ``fail=None`` it never fails.
 
-    ``part`` is the part of the figure that is compared. ``more`` is whether more of it is better.
-    ``required`` figures are a warning where they were not measured.
+    ``part`` is the part of the figure that is compared. ``more``: larger values are better; otherwise the limits are
+    upper limits. ``required``: the figure warns if it was not measured.
     """
 
     figure: str
@@ -44,7 +44,7 @@ LIMITS = (
           "above 0.80 is almost perfect agreement, to 0.60 no more than moderate (Landis and Koch 1977)",
           required=True),
     Limit("span", "agreement on spans (F1)", 0.80, 0.60,
-          "where most words are in no span, F1 is what kappa tends to (Hripcsak and Rothschild 2005): its limits hold",
+          "where most words are in no span, kappa tends to F1 (Hripcsak and Rothschild 2005), so its limits apply",
           required=True),
     Limit("prediction", "correlation of the predictions", 0.90, 0.70,
           "below r = 0.7 the teacher explains less than half of the variance of the student", required=True),
@@ -57,46 +57,46 @@ LIMITS = (
           "to 0.93 on all seven",
           part="gain", required=True),
     Limit("flips", "flip agreement", 0.70, 0.50,
-          "below 0.50 most changes that turn the teacher do not turn the student"),
+          "below 0.50 most edits that change the teacher's label do not change the student's"),
     Limit("kept", "labels kept when unimportant words change", 0.80, 0.50,
-          "a student that turns at any change would reach full flip agreement"),
+          "a student whose label changes under any edit would reach full flip agreement"),
     Limit("unpredicted", "classes that only the teacher predicts", 0.0, None,
           "the student cannot replace the teacher on a class that it never predicts", more=False),
 )  # fmt: skip
 """The default limits of a student, in the order in which they are shown."""
 
 ROWS_ASKED = "rows for expected gradients"
-"""The setting of an audit that holds how many rows they are measured on."""
+"""The setting of an audit with the number of rows on which expected gradients are measured."""
 
 INDEPENDENT = ("expected_gradients", "signed")
-"""Figures of signed attributions: the first that a student was not trained on is asked for where its response loyalty
-is one that it was."""
+"""Figures of signed attributions. If a student was trained on response loyalty, the first of these that it was not
+trained on is checked."""
 
 SIGNIFICANT = 0.05
-"""A difference from the reference is named as one below this p-value, corrected for all of them."""
+"""Differences from the reference are reported as clear below this p-value, corrected for all comparisons."""
 
 DATA_LIMITS = (
     Limit("overlap", "share of rows that are training rows", 0.05, None,
           "a few known rows hardly move a figure; with more it measures memory", more=False),
     Limit("cut", "share of texts that are cut", 0.05, None,
-          "of a cut text both models read a part only, and people saw the whole", more=False),
+          "both models read only a part of a cut text, and annotators read all of it", more=False),
 )  # fmt: skip
-"""The default limits of the data, which hold for every student."""
+"""The default limits of the data, which apply to every student."""
 
 
 def judged(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
-    """The audit with an ``assessment`` of its own, and one of each student: outcome, checks and notes.
+    """The audit with an ``assessment``, and one for each student: outcome, checks and notes.
 
     Parameters:
-        ``audit``: what ``audit.json`` holds. Figures that are missing are not judged; required ones are a warning.
-        ``limits``: the least values of a user (``--fail-under``), by figure.
+        ``audit``: the content of ``audit.json``. Missing figures are not checked; missing required figures warn.
+        ``limits``: a user's lower limits (``--fail-under``), by figure.
 
-    The checks of the audit itself are those of its data. Its outcome is the worst of these and of its students.
+    The audit's own checks are of its data. Its outcome is the worst of these checks and of its students' outcomes.
 
     Example: ``judged(audit, {})["assessment"]["outcome"]``
     """
-    asked = (audit.get("settings") or {}).get(ROWS_ASKED) != 0
-    students = [{**s, "assessment": _of_student(s, limits, asked)} for s in audit.get("students") or []]
+    measured = (audit.get("settings") or {}).get(ROWS_ASKED) != 0
+    students = [{**s, "assessment": _of_student(s, limits, measured)} for s in audit.get("students") or []]
     checks = _data_checks(audit)
     outcome = worst([*checks, *(student["assessment"] for student in students)])
     assessment = {
@@ -116,24 +116,24 @@ def worst(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def reference_comparisons(student: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How a student of ``audit.json`` differs from the reference, in the form of the audit's ``comparisons``. Whatever
-    has another form than a figure has is left out.
+    """The differences of a student of ``audit.json`` from the reference, in the form of the audit's ``comparisons``.
+    Entries that do not have the form of a figure are left out.
 
     Example: ``[entry["p_corrected"] for entry in reference_comparisons(audit["students"][0])]``
     """
     groups = student.get("figures")
     groups = groups if isinstance(groups, Mapping) else {}
     parts = [part for name, part in groups.items() if name != CHALLENGE and isinstance(part, Mapping)]
-    found = []
+    comparisons = []
     for name, figure in (entry for part in parts for entry in part.items() if isinstance(entry[1], Mapping)):
         reference = figure.get("reference")
-        apart = reference.get("difference") if isinstance(reference, Mapping) else None
-        if isinstance(reference, Mapping) and isinstance(apart, Mapping):
+        difference = reference.get("difference") if isinstance(reference, Mapping) else None
+        if isinstance(reference, Mapping) and isinstance(difference, Mapping):
             marks = {TRAINED_ON: figure[TRAINED_ON]} if figure.get(TRAINED_ON) else {}
             p_values = {key: reference.get(key) for key in ("p", "p_corrected")}
             sides = {"a": student.get("name"), "b": "the reference"}
-            found.append({"figure": name, **sides, "difference": {**apart, **marks}, **p_values})
-    return found
+            comparisons.append({"figure": name, **sides, "difference": {**difference, **marks}, **p_values})
+    return comparisons
 
 
 def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: bool) -> dict[str, Any]:
@@ -152,32 +152,32 @@ def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: 
     ]
     checks += _independent(figures, asked)
     checks += [_own_limit(name, figures.get(name), limit) for name, limit in limits.items()]
-    found = {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
+    assessment = {"outcome": worst(checks), "checks": checks, "notes": _notes(figures)}
     note = _compared_with_reference(student)
-    return found | ({"reference": note} if note else {})
+    return assessment | ({"reference": note} if note else {})
 
 
 def _derived(student: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What is judged and follows from several figures of a student."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """Figures that are checked and follow from several others of a student."""
+    derived: dict[str, Mapping[str, Any]] = {}
     columns = [(c["column"], part) for c in student.get("by_column") or [] for part in c["parts"]]
     classes = [("class", part) for part in student.get("by_label") or []]
     for name, parts in (("worst_class", classes), ("worst_slice", columns)):
         entries = [entry for by, part in parts if (entry := ranked(by, part))]
         if entries:
             entry = min(entries, key=_upper_end)
-            found[name] = {**entry, "about": f"{entry['by']} {entry['name']!r}"}
+            derived[name] = {**entry, "about": f"{entry['by']} {entry['name']!r}"}
     missing = unpredicted(student.get("confusion") or [])
     if student.get("confusion"):
         named = ", ".join(f"{name!r} ({n} by the teacher)" for name, n in missing.items())
-        found["unpredicted"] = {"value": len(missing), "about": named}
-    return found
+        derived["unpredicted"] = {"value": len(missing), "about": named}
+    return derived
 
 
 def _independent(figures: Mapping[str, Mapping[str, Any]], asked: bool) -> list[dict[str, Any]]:
-    """The check of a student whose response loyalty it was trained on: do signed attributions agree with the teacher's
-    as well, beyond those under random heads? Warns of a student without attributions, as an ONNX model is. ``asked``:
-    whether expected gradients were to be measured."""
+    """The check of a student that was trained on response loyalty: do its signed attributions agree with the teacher's
+    more than under random heads? It warns if a student has no attributions, such as an ONNX model. ``asked``: whether
+    the audit measures expected gradients."""
     known = [name for name in INDEPENDENT if name in figures]
     if not figures.get("response", {}).get(TRAINED_ON):
         return []
@@ -192,7 +192,7 @@ def _independent(figures: Mapping[str, Mapping[str, Any]], asked: bool) -> list[
     elif not known:
         reason = f"{title} have no value with these tokenizers, or on these rows" if asked else f"no {title}"
     elif trained:
-        reason = f"{title} were trained on too; --attribution takes another method"
+        reason = f"{title} were trained on too; --attribution selects another method"
     elif value is None or low is None:
         reason = f"{title} have no {'value' if value is None else 'interval'} on these rows"
     else:
@@ -211,31 +211,32 @@ def _independent(figures: Mapping[str, Mapping[str, Any]], asked: bool) -> list[
 
 
 def _check(name: str, figure: str, outcome: str, reason: str, **more: Any) -> dict[str, Any]:
-    """A check that is none of ``LIMITS``; ``more`` has its value and limits, where there are some."""
+    """A check that is not in ``LIMITS``. ``more`` has its value and limits, if any."""
     none = dict.fromkeys(("value", "limit", "warn_limit", "fail_limit"))
     return {"name": name, "figure": figure, **none, "outcome": outcome, "reason": reason} | more
 
 
 def _upper_end(entry: Mapping[str, Any]) -> float:
-    """What of a class or slice is judged: of two the larger one may be surely bad, and the smaller one only perhaps."""
+    """The upper end of its interval, which ranks classes and slices: a large one can be surely bad where a small one is
+    only perhaps bad."""
     return entry["value"] if entry.get("high") is None else entry["high"]
 
 
 def unpredicted(pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The labels that the student never predicts, with how often the teacher does.
+    """The labels that the student never predicts, each with the number of the teacher's predictions.
 
     Example: ``unpredicted([{"teacher": "a", "student": "b", "n": 2}])``
     """
     predicted = {pair["student"] for pair in pairs}
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for pair in pairs:
         if pair["teacher"] not in predicted:
-            found[pair["teacher"]] = found.get(pair["teacher"], 0) + pair["n"]
-    return found
+            counts[pair["teacher"]] = counts.get(pair["teacher"], 0) + pair["n"]
+    return counts
 
 
 def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A figure against its limit; None where there is neither a value nor the need for one."""
+    """The check of a figure against its limit; None if a figure that is not required has no value."""
     shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail,
               "why": limit.reason}  # fmt: skip
     value, low, high = _compared(limit, figure or {})
@@ -286,7 +287,7 @@ def _trained_on(figure: Mapping[str, Any]) -> str:
 def _compared(
     limit: Limit, figure: Mapping[str, Any]
 ) -> tuple[float | int | None, float | None, float | None]:
-    """The number that is compared with the limits, and the ends of its interval."""
+    """The value that is compared with the limits, and the ends of its interval."""
     value, low, high = figure.get("value"), figure.get("low"), figure.get("high")
     if limit.part == "high":
         return (None if value is None else _upper_end(figure)), None, None
@@ -309,13 +310,13 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
 
 
 def _signed(value: float) -> str:
-    """Two decimals, or as many as it takes to be none of 0. What is 0 but for rounding is 0."""
+    """A number with its sign: two decimals, or more until one is not 0. Rounding errors are shown as 0.00."""
     places = next((places for places in range(2, 12) if round(value, places)), None)
     return "0.00" if places is None else f"{value:+.{places}f}"
 
 
 def _beside(value: float | None, limit: float | None, sign: int = 1) -> str:
-    """A value next to a limit that it may be below (above, if ``sign`` is -1), with the places that this takes."""
+    """A value with enough decimals to show that it is below the limit (above, if ``sign`` is -1)."""
     places = 2 if value is None or limit is None else places_below(sign * value, sign * limit, 2)
     return _number(value) if places == 2 else f"{value:.{places}f}"
 
@@ -325,18 +326,18 @@ def _number(value: float | int | None) -> str:
 
 
 def _chosen_by(audit: Mapping[str, Any]) -> list[str]:
-    """That models may have been chosen by the audited rows: training keeps the best epoch on the validation split."""
+    """A note if the audited rows selected the models: training keeps the best epoch on the validation split."""
     of_training = any(isinstance(s, Mapping) and s.get("recipe") for s in audit.get("students") or [])
     if not of_training or (audit.get("data") or {}).get("split") != "validation":
         return []
     return [
-        "training chose the best epoch on the validation split: figures on it flatter its models a little, "
-        "those of a test split do not"
+        "training chose the best epoch on the validation split: figures on it are slightly too good, "
+        "figures on a test split are not"
     ]
 
 
 def _small_classes(students: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A note on the classes that are judged for no student; there are as many rows of each for all of them."""
+    """A note on classes with too few rows to be judged; the rows are the same for all students."""
     small = {
         f"{part['label']!r} ({part['n']})": None
         for student in students
@@ -348,7 +349,7 @@ def _small_classes(students: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a reader of the figures should know, and no limit is set on."""
+    """Notes on figures that have no limits: trained on, and not above the floor."""
     at_floor = [title_of(name) for name, figure in figures.items() if _reaches_floor(figure)]
     notes = []
     by_objective: dict[str, list[str]] = {}
@@ -356,7 +357,7 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if figure.get(TRAINED_ON):
             by_objective.setdefault(" and ".join(figure[TRAINED_ON]), []).append(title_of(name))
     for objectives, titles in by_objective.items():
-        notes.append(f"{DAGGER}: {objectives} trained it on what these measure: {'; '.join(titles)}")
+        notes.append(f"{DAGGER}: {objectives} trained it on what these figures measure: {'; '.join(titles)}")
     if at_floor:
         notes.append(
             f"within its interval of the floor, as a student with a random head would be: {_listed(at_floor)}"
@@ -365,19 +366,21 @@ def _notes(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _compared_with_reference(student: Mapping[str, Any]) -> str | None:
-    """Where the student agrees with the teacher more, and where less, than the reference does. Where neither is clear
-    stands the interval: that few rows show no difference is no proof that there is none. None without a reference;
-    figures of fewer than ``MIN_ROWS`` examples are not in it."""
+    """A note on the figures in which the student agrees with the teacher more, or less, than the reference does.
+
+    Without a clear difference the interval is shown, as few rows cannot prove that there is none. Figures with fewer
+    than ``MIN_ROWS`` examples are left out. None without a reference.
+    """
     more, less, neither = [], [], []
     for entry in reference_comparisons(student):
-        apart, p = entry["difference"], entry["p_corrected"]
-        if p is None or (apart.get("n") or 0) < MIN_ROWS:
+        difference, p = entry["difference"], entry["p_corrected"]
+        if p is None or (difference.get("n") or 0) < MIN_ROWS:
             continue
-        title = f"{title_of(entry['figure'])}{f' {DAGGER}' * bool(apart.get(TRAINED_ON))}"
+        title = f"{title_of(entry['figure'])}{f' {DAGGER}' * bool(difference.get(TRAINED_ON))}"
         if p >= SIGNIFICANT:
-            neither.append(f"{title}{_range(apart)}")
+            neither.append(f"{title}{_range(difference)}")
         else:
-            (more if apart["value"] > 0 else less).append(f"{title} ({_signed(apart['value'])})")
+            (more if difference["value"] > 0 else less).append(f"{title} ({_signed(difference['value'])})")
     parts = [
         f"{how} {_listed(names)}"
         for how, names in (

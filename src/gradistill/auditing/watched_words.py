@@ -1,4 +1,4 @@
-"""Words that a user watches, such as those of a known shortcut: where they stand, and what falls on them."""
+"""Watched words, such as the words of a known shortcut: their positions, and their share of a map."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LETTER = rf"[^\W{CHARACTERS}]"
 
 
 def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Where watched words stand in each text, as start and end, letter case aside (that of single letters: "straße" is
-    not "STRASSE").
+    """The spans ``(start, end)`` of watched words in each text.
 
-    Each may be several words. In a script without spaces it stands anywhere.
+    Case is ignored letter by letter: "straße" does not match "STRASSE". An entry may be several words. In a script
+    without spaces it matches anywhere.
 
-    Example: ``watched_spans(("A New  York day",), ["new york"])`` gives ``[[(2, 11)]]``
+    Example: ``watched_spans(("A New  York day",), ["new york"])`` returns ``[[(2, 11)]]``
     """
     if not watched:
         return [[] for _ in texts]
@@ -31,9 +31,9 @@ def watched_spans(texts: Texts, watched: Sequence[str]) -> list[list[tuple[int, 
 
 
 def watched_share(read: TokenizedText, scores: Float[np.ndarray, " token"], watched: Sequence[str]) -> float:
-    """The share of the scores of a text's own tokens that falls on watched words; NaN for a text without any.
+    """The share of the scores of a text's own tokens on watched words; NaN for a text without watched words.
 
-    A token that holds other characters too counts in part.
+    A token counts by the share of its characters that belong to watched words.
     """
     spans = watched_spans(read.texts, watched)
     hits = [
@@ -45,19 +45,19 @@ def watched_share(read: TokenizedText, scores: Float[np.ndarray, " token"], watc
 
 
 def _overlap(start: int, end: int, spans: Sequence[tuple[int, int]]) -> float:
-    """The share of a token's characters that stand in one of these spans."""
+    """The share of a token's characters inside ``spans``."""
     inside = sum(max(0, min(end, to) - max(start, begin)) for begin, to in spans)
     return inside / max(end - start, 1)
 
 
 def unseen_words(texts: Sequence[Texts], watched: Sequence[str]) -> list[str]:
-    """Those that occur in none of the texts."""
+    """The watched words that occur in none of the texts."""
     return [word for word in watched if not any(any(watched_spans(row, [word])) for row in texts)]
 
 
 @cache
 def _pattern(watched: tuple[str, ...]) -> re.Pattern[str]:
-    """Any of the words, the longest first."""
+    """A pattern that matches any of the words, the longest first."""
     marks = _marks()
     return re.compile(
         "|".join(_word(word, marks) for word in sorted(watched, key=len, reverse=True)), re.IGNORECASE
@@ -65,8 +65,8 @@ def _pattern(watched: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _word(word: str, marks: str) -> str:
-    """A word that is no part of a longer one: no "isn" of "isn't", and no letter without its mark. From a sign such as
-    "!" no word goes on."""
+    """A pattern for a word that is not part of a longer one: not "isn" in "isn't", no letter without its mark. At a
+    sign such as "!" a word may start or end anywhere."""
     before = rf"(?<!{_LETTER})(?<![{marks}])(?<!{_LETTER}['’])"
     after = rf"(?!['’]?{_LETTER})(?![{marks}])"
     parts = r"\s+".join(map(re.escape, word.split()))
@@ -77,7 +77,7 @@ def _word(word: str, marks: str) -> str:
 
 @cache
 def _marks() -> str:
-    """All marks that belong to the letter before them; not those that choose between forms of a sign."""
+    """All combining marks that belong to the letter before them, without variation selectors."""
     codes = (chr(code) for code in range(0x110000))
     return "".join(
         mark

@@ -1,4 +1,4 @@
-"""A classifier as a function of texts longer than it reads: by windows, whose predictions are pooled."""
+"""A predictor for texts longer than the model reads: it pools the predictions of windows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gradistill.data.windows import Windows, pooled, spans_of_windows, window_co
 
 @dataclass(frozen=True)
 class WindowedPredictor:
-    """A ``Predictor`` of texts of any length from one that cuts them. A text that fits has the same logits in both.
+    """A ``Predictor`` for texts of any length, from one that cuts texts. Texts that fit have the same logits in both.
 
-    Windows of a masked copy are those of its text, so the same words are masked in them.
+    A masked copy has the windows of its unmasked text, so that the same words are masked in them.
 
     Example: ``WindowedPredictor(ClassifierPredictor(model, tokenizer), Windows("mean", 32))``
     """
@@ -29,7 +29,7 @@ class WindowedPredictor:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """That of the model."""
+        """The model's tokenizer."""
         return self.inner.tokenizer
 
     @property
@@ -47,18 +47,18 @@ class WindowedPredictor:
 
     @property
     def thresholds(self) -> np.ndarray | None:
-        """Of the probability of each label, where a row may have several; None for ½."""
+        """The threshold of each label's probability, with several labels a row; None for ½."""
         return self.inner.thresholds
 
     def logits(
         self, copies: Sequence[Copy], *, heads: Sequence[int] = ()
     ) -> Float[np.ndarray, "head copy label"]:
-        """See ``Predictor``; of a text of several windows as ``data.windows.pooled`` returns them."""
+        """See ``Predictor``. The logits of several windows of a text are pooled by ``data.windows.pooled``."""
         texts = list(dict.fromkeys(text for copy in copies for text in copy.texts))
         spans = spans_of_windows(texts, self.tokenizer, self.inner.max_length, self.windows.overlap)
         known = dict(zip(texts, spans, strict=True))
         parts = [window_copies(copy, known[copy.texts[0]]) for copy in copies]
         quiet = replace(self.inner, on_progress=lambda done: None)
-        found = quiet.logits([window for part in parts for window in part], heads=heads)
+        logits = quiet.logits([window for part in parts for window in part], heads=heads)
         self.inner.on_progress(len(copies))
-        return pooled(found, [len(part) for part in parts], self.windows, multi_label=self.multi_label)
+        return pooled(logits, [len(part) for part in parts], self.windows, multi_label=self.multi_label)

@@ -20,7 +20,8 @@ from gradistill.signals import AttentionVectors, Signal
 class AttentionScores(Objective):
     """Mean squared error of ``QKᵀ/√d`` over heads and pairs of real tokens, summed over layers (TinyBERT eq. 7).
 
-    Scores as queries and keys give them: without position biases and masks, all pairs of real tokens in a decoder too.
+    Scores are computed from queries and keys alone: no position biases, no masks. A decoder has all pairs of real
+    tokens too.
     """
 
     name: ClassVar[str] = "attention_scores"
@@ -29,7 +30,7 @@ class AttentionScores(Objective):
 
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L are matched to: uniform, skip, first, last, a list",
     )
 
     def check(self, pair: Pair) -> None:
@@ -43,8 +44,8 @@ class AttentionScores(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        apart = (_scores(student) - _scores(teacher)).square().mean(2)
-        return mean_of(apart.sum(1), pairs_among(batch.mask))
+        errors = (_scores(student) - _scores(teacher)).square().mean(2)
+        return mean_of(errors.sum(1), pairs_among(batch.mask))
 
 
 def _scores(signals: Signals) -> Float[Tensor, "batch layer head token token"]:

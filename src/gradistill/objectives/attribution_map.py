@@ -29,10 +29,10 @@ class AttributionMap(Objective):
     gives the authors' maps (``label_nll`` in all views, ``gold_loss`` in one) without their saturation.
     Maps have unit length and scores are not negative, so a view's L2 distance summed over tokens is in 0..2.
 
-    Between models that read different tokens the maps are of words: |Σ signed attributions| over the tokens of each
-    (``WordScores``), of the words that both read whole; ``average: tokens`` is over such words of a batch then.
+    Between models with different tokenizers the maps are of words (``WordScores``): |Σ signed attributions| over the
+    tokens of each word that both models read whole. ``average: tokens`` is then over such words of a batch.
 
-    Where each word has a label, an example is one word's label with respect to all tokens: the mean over ``words``
+    Where each word has a label, a map explains one word's label by all tokens. The distance is the mean over ``words``
     words of each row, drawn in turns of the teacher's labels (``drawn_places``).
     """
 
@@ -43,7 +43,7 @@ class AttributionMap(Objective):
     target: TargetKind = Field(default="log_odds", description="the scalar that is differentiated")
     view: View = Field(
         default="all",
-        description="of which label: all (multi-view), own, teacher, gold, sampled (one of all)",
+        description="label that is explained: all (multi-view), own, teacher, gold, sampled (one of all)",
     )
     steps: int = Field(
         default=1, ge=1, description="steps of Integrated Gradients; 1 is gradient × input (authors)"
@@ -63,25 +63,25 @@ class AttributionMap(Objective):
     )
     average: Literal["tokens", "examples"] = Field(
         default="examples",
-        description="average the token distances over real tokens (authors), or sum them per example",
+        description="tokens: average the token distances over real tokens (authors); examples: sum them per example",
     )
     words: int = Field(
         default=1,
         ge=1,
-        description="where each word has a label: how many words of a row are explained at a time",
+        description="token classification: how many words of a row are explained at a time",
     )
 
     def _differentiated(self, model: ModelFacts) -> Target:
         return target_of(Target(self.target, self.view), model, self.words)
 
     def check(self, pair: Pair) -> None:
-        own = pair.student
-        self._differentiated(own).check(own.labels, multi_label=own.multi_label)
+        student = pair.student
+        self._differentiated(student).check(student.labels, multi_label=student.multi_label)
         refuse_words(self.name, self.words, pair)
         if pair.on_raw_texts and self.keep < 1:
             raise RecipeError(
-                f"attribution_map.keep is {self.keep}, and the models read different tokens: of the signed sums over a "
-                "word's tokens no share of the entries can be kept",
+                f"attribution_map.keep is {self.keep}, and the models have different tokenizers: their scores are sums "
+                "over a word's tokens, which have no entries to select from",
                 expected="keep: 1",
                 remedy="--set objectives.attribution_map.keep=1, or --settings default",
             )
@@ -97,8 +97,10 @@ class AttributionMap(Objective):
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
         mask = comparable_places(student, teacher, batch).unsqueeze(1)
-        apart = unit_maps(student["scores"], mask, self.norm) - unit_maps(teacher["scores"], mask, self.norm)
-        summed = batch.over_explained(_DISTANCES[self.distance_by](apart).sum(2), self.words)
+        difference = unit_maps(student["scores"], mask, self.norm) - unit_maps(
+            teacher["scores"], mask, self.norm
+        )
+        summed = batch.over_explained(_DISTANCES[self.distance_by](difference).sum(2), self.words)
         if self.average == "examples":
             return summed
         return batch.per_word(summed) if "words" in student else batch.per_token(summed)

@@ -1,4 +1,4 @@
-"""Coalition matching: the student answers as the teacher where only some of the words are left."""
+"""Coalition matching: the student predicts as the teacher does on copies that keep only some of the words."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DEFAULT_KEEP = (0.1, 0.95)
 
 @objective
 class CoalitionMatching(Objective):
-    """``τ² · mean over copies of KL(p_t(x_S) ‖ p_s(x_S))`` at temperature τ, x_S a copy whose words S stay, ours.
+    """``τ² · mean over copies of KL(p_t(x_S) ‖ p_s(x_S))`` at temperature τ; the copy x_S keeps the words S (ours).
 
-    In a regression the squared error of the predictions. Agreement on all copies is agreement on all Shapley values,
-    which are linear in a model's predictions of them (Lundberg and Lee 2017). Of first order: it needs predictions of
-    both models alone. The idea of training on the teacher's answers to perturbed inputs is that of Srinivas and Fleuret
-    2018 (arXiv 1803.00443), for noise; of a model that stays accurate on coalitions that of Jethani et al. 2022
-    (FastSHAP, arXiv 2107.07436). A teacher with another tokenizer, or without one, reads copies of the raw text
-    (``WordCopyLogits``); words of the data stand in for ``tokens`` there.
+    In a regression: the squared error of the predictions. Models that agree on all copies agree on all Shapley values,
+    which are linear in the predictions (Lundberg and Lee 2017). It is of first order, as it needs predictions only.
+    Training on the teacher's predictions for perturbed inputs follows Srinivas and Fleuret 2018 (arXiv 1803.00443),
+    who add noise. Models that stay accurate on coalitions follow Jethani et al. 2022 (FastSHAP, arXiv 2107.07436).
+    A teacher with another tokenizer, or without one, reads copies of the raw text (``WordCopyLogits``). There,
+    ``replacement: tokens`` draws words of the data.
     """
 
     name: ClassVar[str] = "coalition_matching"
@@ -37,7 +37,7 @@ class CoalitionMatching(Objective):
 
     copies: int = Field(default=2, ge=1, description="changed copies of each row and epoch")
     sets: int = Field(
-        default=4, ge=1, description="sets of copies, one an epoch, which then come round again"
+        default=4, ge=1, description="number of sets of copies; epoch e uses set e modulo this number"
     )
     keep: tuple[float, float] = Field(
         default=DEFAULT_KEEP, description="range of the share of words that stay in a copy (sizes: rate)"
@@ -47,13 +47,13 @@ class CoalitionMatching(Objective):
     )
     replacement: Replacement = Field(
         default="either",
-        description="what stands in for a word: the mask, tokens of the data, or either, a copy at a time",
+        description="what replaces a word: mask, tokens (of the data), or either, chosen for each copy",
     )
     hardest: int | None = Field(
-        default=None, ge=1, description="count only so many copies of a row, those with the largest distance"
+        default=None, ge=1, description="use only this many copies of a row, those with the largest distance"
     )
     temperature: float = Field(default=2.0, gt=0, description="τ, divides both models' logits")
-    seed: int = Field(default=0, ge=0, description="what the copies are drawn by")
+    seed: int = Field(default=0, ge=0, description="random seed of the copies")
 
     def check(self, pair: Pair) -> None:
         low, high = self.keep
@@ -65,7 +65,7 @@ class CoalitionMatching(Objective):
             )
         if self.sizes == "shapley" and self.keep != DEFAULT_KEEP:
             raise RecipeError(
-                "coalition_matching.keep is set with sizes: shapley, which draws how many words stay without a rate",
+                "coalition_matching.keep is set with sizes: shapley, which draws the number of words without a rate",
                 expected="sizes: rate, or no keep",
                 remedy="drop one of them",
             )

@@ -1,4 +1,4 @@
-"""What vectors of two models can be compared at all: those of one space, those of the same tokens."""
+"""Checks that vectors of two models can be compared: they lie in one space, or belong to the same tokens."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def refuse_shortened(name: str, pair: Pair) -> None:
     """Raise RecipeError where a model has no state for every token in every layer."""
     if not (pair.student.full_length and pair.teacher.full_length):
         raise RecipeError(
-            f"{name} compares states token by token, and the text grows shorter inside one of the models",
+            f"{name} compares states token by token, and one of the models shortens the sequence between its layers",
             expected="a state for every token in every layer",
             remedy="use a method without them (kd, pkd, adkd), or another architecture than Funnel",
         )
 
 
 def refuse_other_inputs(name: str, pair: Pair) -> None:
-    """Raise RecipeError where the models' embedding outputs are not one space."""
+    """Raise RecipeError where the models' embedding outputs do not lie in one space."""
     refuse_other_widths(name, pair)
     if not pair.shared_embeddings:
         raise RecipeError(
-            f"{name} needs one input space, and the student keeps embeddings of its own",
+            f"{name} needs one input space, and the student has its own embeddings",
             expected="student.embeddings: frozen (Gradient KD's setting) or copied",
             remedy="set student.embeddings to frozen, or use attribution_map",
         )
 
 
 def target_of(target: Target, model: ModelFacts, words: int) -> Target:
-    """The target; of a token classifier that of ``words`` words of each text."""
+    """``target``, or for a token classifier the ``WordTarget`` of ``words`` words of each text."""
     return WordTarget(target.kind, target.view, words) if model.token_labels else target
 
 
 def refuse_words(name: str, words: int, pair: Pair) -> None:
-    """Raise RecipeError where several words are to be explained, and a text has one label."""
+    """Raise RecipeError where ``words`` is above 1 and the models predict one label for a whole text."""
     if words > 1 and not pair.student.token_labels:
         raise RecipeError(
             f"{name}.words is {words}, and the models predict one label for a text, not one for each word",
@@ -61,7 +61,7 @@ def refuse_words(name: str, words: int, pair: Pair) -> None:
 
 
 def comparable_places(student: Signals, teacher: Signals, batch: Batch) -> Bool[Tensor, "batch place"]:
-    """What the maps of two models are compared at: all real tokens, or the words that both models read whole."""
+    """A mask of the places at which two maps are compared: real tokens, or words that both models read whole."""
     if "words" not in student:
         return batch.mask
     return (student["words"] > 0) & (teacher["words"] > 0)

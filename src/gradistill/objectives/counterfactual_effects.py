@@ -1,4 +1,4 @@
-"""Counterfactual effects: the student answers as the teacher where a small edit turns the teacher."""
+"""Counterfactual effects: the student predicts as the teacher does where a small edit changes the teacher's label."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ _LOG_ODDS = Target("log_odds", "all")
 class CounterfactualEffects(Objective):
     """``τ²·KL(p_t(x′) ‖ p_s(x′)) + β·((F_s(x) − F_s(x′)) − (F_t(x) − F_t(x′)))²`` at temperature τ.
 
-    x′ is the smallest edit of the text that turns the teacher (``signals/counterfactual.py``), F the log-odds of the
-    teacher's label for x (of several labels a row its top one, which the edit takes away); in a regression both are of
-    the predictions, and the first term is their squared error. Of
-    first order for the student. The idea of training on counterfactual rows is that of CoD (arXiv 2510.21631), which
-    has them written by a language model; the edits and the second term are ours.
+    x′ is the smallest edit of the text that changes the teacher's label (``signals/counterfactual.py``). F is the
+    log-odds of the teacher's label for x; with several labels a row, of its top label, which the edit removes. In a
+    regression F is the prediction, and the first term is the squared error. It is of first order for the student.
+    Training on counterfactual rows follows CoD (arXiv 2510.21631), where a language model writes them. The edits and
+    the second term are ours.
     """
 
     name: ClassVar[str] = "counterfactual_effects"
-    title: ClassVar[str] = "Counterfactual effects: predictions where the teacher turns"
+    title: ClassVar[str] = "Counterfactual effects: predictions where the teacher's label changes"
     source: ClassVar[str] = "arXiv 2510.21631; edits and effects: gradistill"
 
     effect: float = Field(default=0.1, ge=0, description="β, weight of the squared difference of effects")
     replacement: Literal["mask", "tokens"] = Field(
-        default="mask", description="what stands in for a word: the mask, or tokens of the data"
+        default="mask", description="what replaces a word: mask, or tokens (of the data)"
     )
     margin: float = Field(
-        default=1.0, ge=0, description="how far ahead the new label must be, in logits of the teacher"
+        default=1.0,
+        ge=0,
+        description="how far the new label's logit must exceed the old one's, in the teacher",
     )
     temperature: float = Field(default=2.0, gt=0, description="τ, divides both models' logits")
-    seed: int = Field(default=0, ge=0, description="what tokens are drawn by (replacement: tokens)")
+    seed: int = Field(default=0, ge=0, description="random seed of the tokens (replacement: tokens)")
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         if role == "student":
@@ -55,7 +57,7 @@ class CounterfactualEffects(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        answers = copy_distances(
+        divergences = copy_distances(
             student["edited"].unsqueeze(1),
             teacher["edited"].unsqueeze(1),
             self.temperature,
@@ -69,7 +71,7 @@ class CounterfactualEffects(Objective):
             ]
             for of_model in (student, teacher)
         ]
-        return answers[:, 0] + self.effect * (effects[0] - effects[1]).square()
+        return divergences[:, 0] + self.effect * (effects[0] - effects[1]).square()
 
 
 def _log_odds(logits: Float[Tensor, "batch label"], batch: Batch) -> Float[Tensor, "batch label"]:

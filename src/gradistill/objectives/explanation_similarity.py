@@ -1,4 +1,4 @@
-"""e²KD: the student's explanation of the teacher's label is like the teacher's own."""
+"""e²KD: the student's explanation of the teacher's label is similar to the teacher's."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gradistill.signals import AttributionScores, Signal
 class ExplanationSimilarity(Objective):
     """``1 − cos`` of the two models' explanations at the teacher's label (e²KD eq. 2).
 
-    The authors explain images, by GradCAM and B-cos networks. For texts an explanation is here gradient × input, one
-    signed number a token: its sum over the width.
+    The authors explain images, by GradCAM and B-cos networks. Here a text's explanation is gradient × input: one signed
+    number for each token, its sum over the width.
     """
 
     name: ClassVar[str] = "explanation_similarity"
@@ -29,10 +29,12 @@ class ExplanationSimilarity(Objective):
 
     target: TargetKind = Field(default="log_odds", description="the scalar that is explained")
     view: View = Field(
-        default="teacher", description="of which label: teacher, own, gold, all, sampled (one of all)"
+        default="teacher",
+        description="label that is explained: teacher, own, gold, all, sampled (one of all)",
     )
     explanation: Literal["signed", "magnitude"] = Field(
-        default="signed", description="a token's attributions as their sum, or as their length"
+        default="signed",
+        description="a token's score: the sum of its attributions (signed), or their length (magnitude)",
     )
 
     @property

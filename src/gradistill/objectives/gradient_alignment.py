@@ -1,4 +1,4 @@
-"""Gradient KD: the student reacts to a change of the input as the teacher does."""
+"""Gradient KD: the student's input gradients have the directions of the teacher's."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gradistill.signals import ClsGradient, InputGradient, Signal
 class GradientAlignment(Objective):
     """``Σ_i ‖Ĝ_t,i − Ĝ_s,i‖²``: squared distance of unit gradient directions, token by token (GKD eq. 6).
 
-    Not to be confused with Generalized Knowledge Distillation. At the site ``cls`` the same distance stands at
-    the [CLS] position of intermediate states, summed over layers (GKD-CLS). The authors' target is the
-    confidence of each model's own prediction; its log-odds have the same unit gradients.
+    Not to be confused with Generalized Knowledge Distillation. The site ``cls`` takes the same distance at the [CLS]
+    position of intermediate states, summed over layers (GKD-CLS). The authors' target is the confidence of each
+    model's own prediction; its log-odds have the same unit gradients.
     """
 
     name: ClassVar[str] = "gradient_alignment"
@@ -34,19 +34,21 @@ class GradientAlignment(Objective):
     target: TargetKind = Field(default="log_odds", description="the scalar that is differentiated")
     view: View = Field(
         default="own",
-        description="of which label: all, own (each model's prediction), teacher, gold, sampled (one of all)",
+        description="label whose gradient is taken: all, own (each model's prediction), teacher, gold, "
+        "sampled (one of all)",
     )
     sites: tuple[Site, ...] = Field(
         default=("embedding_output",),
         min_length=1,
-        description="where: embedding_output, cls (intermediate layers)",
+        description="where gradients are taken: embedding_output, cls (intermediate layers)",
     )
     layer_map: LayerMap = Field(
-        default="uniform", description="for the site cls: teacher layers beside student layers 1 … L−1"
+        default="uniform",
+        description="for the site cls: teacher layers that student layers 1 … L−1 are matched to",
     )
     average: Literal["tokens", "examples"] = Field(
         default="tokens",
-        description="average the token distances over real tokens (authors), or sum them per example",
+        description="tokens: average the token distances over real tokens (authors); examples: sum them per example",
     )
 
     @property
@@ -76,8 +78,8 @@ class GradientAlignment(Objective):
         total = torch.zeros(len(batch), device=batch.mask.device)
         if "embedding_output" in self.sites:
             mask = batch.mask.unsqueeze(1)
-            apart = _squared_distance(student["embedding_output"], teacher["embedding_output"], mask)
-            total = total + (batch.per_token(apart) if self.average == "tokens" else apart)
+            distances = _squared_distance(student["embedding_output"], teacher["embedding_output"], mask)
+            total = total + (batch.per_token(distances) if self.average == "tokens" else distances)
         if "cls" in self.sites:
             everywhere = torch.ones_like(batch.mask[:, None, :1])
             total = total + _squared_distance(student["cls"], teacher["cls"], everywhere)

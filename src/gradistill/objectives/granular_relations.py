@@ -23,10 +23,10 @@ from gradistill.signals import Signal, States
 Level = Literal["token", "span", "sample"]
 
 MOST_HEADS = 64
-"""Relation heads of the authors, on states of width 768."""
+"""The authors' number of relation heads, on states of width 768."""
 
 NARROWEST = 4
-"""Numbers in a head at least, if their number is not given: angles in heads of one number are signs."""
+"""Least width of a head if ``relation_heads`` is not given: in heads of width 1, angles are only signs."""
 
 FEWEST_SPANS = 3
 """Texts with fewer spans have no span relations, as in the authors' code."""
@@ -38,17 +38,17 @@ class GranularRelations(Objective):
 
     ``definition: authors`` follows the authors' published loss. States are split into relation heads. Between tokens,
     and between spans: the squared differences of scaled dot products, averaged over heads and pairs, and smooth L1 of
-    the angles among the ``top`` tokens that receive most of the teacher's (softmaxed) scores and the ``top`` most
-    related others of each. Between the texts of a batch: smooth L1 of the angles of their mean states, averaged over
-    heads and all triplets. Layers are summed, and texts weigh ``sample_weight`` times as much as tokens and spans.
+    the angles. Angles are taken at the ``top`` tokens with the largest sums of the teacher's softmaxed scores, between
+    the ``top`` most related others of each. Between the texts of a batch: smooth L1 of the angles of their mean states,
+    averaged over heads and all triplets. Layers are summed, and texts weigh ``sample_weight`` times as much.
 
-    Deviations: a span is a run of ``span`` tokens, where theirs are phrases found by a tool; each text counts alike,
-    where theirs divides by the tokens of the batch; the last layer always relates texts, however few layers there are.
+    Deviations: a span is a run of ``span`` tokens (theirs: phrases that a tool finds). Every text has equal weight
+    (theirs: divided by the tokens of the batch). The last layer always relates texts, even with few layers.
 
-    ``definition: windowed`` is ours, from before we had read their code: one head, products divided by the width,
-    triplets within a ``window``, squared differences, means over layers, pairs of texts too, equal weights.
+    ``definition: windowed`` is ours, older than our reading of their code. It has one head, products divided by the
+    width, triplets within a ``window``, squared differences, means over layers, also pairs of texts, and equal weights.
 
-    What a text contributes at the level ``sample`` depends on the other texts of its batch.
+    At the level ``sample`` a text's distance depends on the other texts of its batch.
     """
 
     name: ClassVar[str] = "granular_relations"
@@ -57,38 +57,44 @@ class GranularRelations(Objective):
 
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L are matched to: uniform, skip, first, last, a list",
     )
     definition: Literal["authors", "windowed"] = Field(
-        default="authors", description="authors: that of the published code; windowed: ours"
+        default="authors", description="authors: the definition of the published code; windowed: ours"
     )
     levels: tuple[Level, ...] = Field(
-        default=("token", "span", "sample"), min_length=1, description="between what: token, span, sample"
+        default=("token", "span", "sample"), min_length=1, description="what is related: token, span, sample"
     )
     span: int = Field(default=3, ge=2, description="tokens in a span")
-    triplets: float = Field(default=1.0, ge=0, description="weight of triplets beside pairs")
+    triplets: float = Field(default=1.0, ge=0, description="weight of triplets relative to pairs")
     relation_heads: int | None = Field(
         default=None,
         ge=1,
-        description=f"authors: relation heads; null for the most up to {MOST_HEADS} that divide both widths",
+        description=f"authors: relation heads; null: the largest number up to {MOST_HEADS} that divides both widths",
     )
     top: int = Field(
-        default=20, ge=2, description="authors: how many tokens, and how many others of each, form triplets"
+        default=20,
+        ge=2,
+        description="authors: number of tokens, and of related tokens for each, that form triplets",
     )
     token_layers: int = Field(
-        default=2, ge=1, description="authors: in how many of the mapped layers tokens are related"
+        default=2,
+        ge=1,
+        description="authors: number of mapped layers, from below, in which tokens are related",
     )
     sample_weight: float = Field(
-        default=4.0, ge=0, description="authors: weight of samples beside tokens and spans"
+        default=4.0, ge=0, description="authors: weight of samples relative to tokens and spans"
     )
     window: int = Field(
-        default=10, ge=1, description="windowed: how many items away the others of a triplet may be"
+        default=10,
+        ge=1,
+        description="windowed: largest distance, in items, of the other two items of a triplet",
     )
     samples_from: float = Field(
         default=0.5,
         ge=0,
         lt=1,
-        description="windowed: share of the depth above which samples are related, not tokens",
+        description="windowed: share of the depth from which on samples are related, not tokens",
     )
 
     def check(self, pair: Pair) -> None:
@@ -105,7 +111,7 @@ class GranularRelations(Objective):
             )
 
     def _refuse_idle_fields(self) -> None:
-        """An option of the other definition would do nothing."""
+        """Raise RecipeError for an option of the other definition, which would have no effect."""
         kind: Any = type(self)
         default = kind()
         of = {
@@ -115,7 +121,7 @@ class GranularRelations(Objective):
         for name in of["windowed" if self.definition == "authors" else "authors"]:
             if getattr(self, name) != getattr(default, name):
                 raise RecipeError(
-                    f"granular_relations.{name} does nothing with definition: {self.definition}",
+                    f"granular_relations.{name} has no effect with definition: {self.definition}",
                     expected=f"one of {', '.join(of[self.definition])}",
                     remedy=f"leave {name} out, or choose the other definition",
                 )
@@ -152,9 +158,11 @@ class GranularRelations(Objective):
             student, teacher = _head_scores(ours[:, layer], heads), _head_scores(theirs[:, layer], heads)
             total = total + mean_of((student - teacher).square().mean(1), pairs_among(real))
             if self.triplets:
-                at, near = _most_related(teacher, real, self.top)
-                bent = _apart(_angles_at(ours[:, layer], at, near), _angles_at(theirs[:, layer], at, near))
-                total = total + self.triplets * mean_of(bent, _distinct(real, at, near))
+                middle, near = _most_related(teacher, real, self.top)
+                losses = _apart(
+                    _angles_at(ours[:, layer], middle, near), _angles_at(theirs[:, layer], middle, near)
+                )
+                total = total + self.triplets * mean_of(losses, _distinct(real, middle, near))
         return total
 
     def _windowed(
@@ -179,16 +187,16 @@ class GranularRelations(Objective):
     def _windowed_differences(
         self, ours: Tensor, theirs: Tensor, real: Tensor, window: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Squared differences, weighted, and which of them count: of pairs, then of triplets."""
+        """Weighted squared differences and a mask of those that count: first of pairs, then of triplets."""
         scaled = products(ours) / ours.shape[-1] - products(theirs) / theirs.shape[-1]
         yield scaled.square().mean(1), pairs_among(real)
         if self.triplets:
-            bent = (angles(ours, window) - angles(theirs, window)).square()
-            yield self.triplets * bent.mean(1), triplets_among(real, window)
+            errors = (angles(ours, window) - angles(theirs, window)).square()
+            yield self.triplets * errors.mean(1), triplets_among(real, window)
 
 
 def _most_heads(student: int, teacher: int) -> int:
-    """The largest number of heads up to 64 that divides both widths and leaves heads of 4 numbers or more."""
+    """The largest number of heads up to 64 that divides both widths, with heads of width 4 or more."""
     common, most = math.gcd(student, teacher), min(MOST_HEADS, student // NARROWEST, teacher // NARROWEST)
     return max(heads for heads in range(1, max(most, 1) + 1) if common % heads == 0)
 
@@ -196,14 +204,14 @@ def _most_heads(student: int, teacher: int) -> int:
 def _items(
     states: Float[Tensor, "batch layer token hidden"], mask: Bool[Tensor, "batch token"], size: int
 ) -> tuple[Float[Tensor, "batch layer item hidden"], Bool[Tensor, "batch item"]]:
-    """Tokens, or the means of runs of ``size`` tokens, and which of them are real."""
+    """States of tokens, or means of runs of ``size`` tokens, and a mask of the real ones."""
     return (states, mask) if size == 1 else _pooled(states, mask, size)
 
 
 def _head_scores(
     states: Float[Tensor, "batch item hidden"], heads: int
 ) -> Float[Tensor, "batch head item item"]:
-    """Dot products of all pairs in each head, divided by the root of the head's width."""
+    """Dot products of all pairs of items in each head, divided by the square root of the head's width."""
     split = states.unflatten(-1, (heads, -1)).transpose(1, 2)
     return products(split) / split.shape[-1] ** 0.5
 
@@ -211,21 +219,21 @@ def _head_scores(
 def _most_related(
     scores: Float[Tensor, "batch head item item"], real: Bool[Tensor, "batch item"], top: int
 ) -> tuple[Tensor, Tensor]:
-    """Places of the ``top`` items that receive most of the softmaxed scores, and of the ``top`` others of each."""
+    """Indices of the ``top`` items with the largest sums of softmaxed scores, and of the ``top`` related to each."""
     pairs = pairs_among(real)
     lowest = torch.finfo(scores.dtype).min
     shares = scores.masked_fill(~pairs[:, None], lowest).softmax(-1).sum(1) * pairs
     count = min(top, real.shape[1])
-    at = shares.sum(1).topk(count).indices
+    middle = shares.sum(1).topk(count).indices
     itself = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
     others = shares.masked_fill(itself, 0.0).topk(count, dim=-1).indices
-    return at, others.gather(1, at.unsqueeze(-1).expand(-1, -1, count))
+    return middle, others.gather(1, middle.unsqueeze(-1).expand(-1, -1, count))
 
 
 def _angles_at(states: Float[Tensor, "batch item hidden"], at: Tensor, near: Tensor) -> Tensor:
     """Cosines of the angles at the items ``at`` between all pairs of ``near`` items: ``(batch, at, near, near)``.
 
-    0 where two of the three coincide, as in ``angles``.
+    The cosine is 0 where two of the three vectors coincide, as in ``angles``.
     """
     row = torch.arange(len(states), device=states.device)
     middle, others = states[row[:, None], at].unsqueeze(2), states[row[:, None, None], near]
@@ -237,7 +245,7 @@ def _angles_at(states: Float[Tensor, "batch item hidden"], at: Tensor, near: Ten
 
 
 def _distinct(real: Bool[Tensor, "batch item"], at: Tensor, near: Tensor) -> Tensor:
-    """Which of ``_angles_at`` are between three different real items."""
+    """A mask of those ``_angles_at`` that belong to three different real items."""
     row = torch.arange(len(real), device=real.device)
     other = real[row[:, None, None], near] & (near != at.unsqueeze(-1)) & real[row[:, None], at].unsqueeze(-1)
     return pairs_among(other) & ~torch.eye(near.shape[-1], dtype=torch.bool, device=real.device)
@@ -247,24 +255,24 @@ def _sample_distance(
     ours: Float[Tensor, "batch layer hidden"], theirs: Float[Tensor, "batch layer width"], heads: int
 ) -> Float[Tensor, " batch"]:
     """Smooth L1 of the angles at each text, averaged over heads and all pairs of texts, summed over layers."""
-    found, expected = (
+    student, teacher = (
         angles(states.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3), len(states))
         for states in (ours, theirs)
     )
     everywhere = torch.ones(len(ours), dtype=torch.bool, device=ours.device)
-    apart = _apart(found, expected) * triplets_among(everywhere, len(ours))
-    return apart.flatten(3).sum(-1).mean(1).sum(0) / len(ours) ** 2
+    losses = _apart(student, teacher) * triplets_among(everywhere, len(ours))
+    return losses.flatten(3).sum(-1).mean(1).sum(0) / len(ours) ** 2
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Smooth L1, entry by entry."""
+    """Smooth L1 loss of each entry."""
     return functional.smooth_l1_loss(ours, theirs, reduction="none")
 
 
 def _pooled(
     states: Float[Tensor, "batch layer token hidden"], mask: Bool[Tensor, "batch token"], span: int
 ) -> tuple[Float[Tensor, "batch layer span hidden"], Bool[Tensor, "batch span"]]:
-    """Means over the real tokens of runs of ``span`` tokens, and which runs hold any."""
+    """Means over the real tokens of runs of ``span`` tokens, and a mask of the runs with a real token."""
     short = -mask.shape[1] % span
     real = functional.pad(mask, (0, short)).unflatten(1, (-1, span))
     sums = functional.pad(states * mask[:, None, :, None], (0, 0, 0, short)).unflatten(2, (-1, span)).sum(3)

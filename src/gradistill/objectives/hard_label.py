@@ -19,11 +19,11 @@ from gradistill.signals import Logits, Signal
 class HardLabel(Objective):
     """``−log p_gold`` for each example (fine-tuning's loss), or ``(z − y)²`` in a regression.
 
-    Where each word has a label, the mean over the words of a row that have one.
+    In token classification: the mean over the labelled words of a row.
 
-    Of several labels a row the mean over the labels of the binary cross-entropy, as transformers has it.
+    With several labels a row: the mean of the labels' binary cross-entropies, as in transformers.
 
-    Rows without a label are 0 and do not count in the average: its mean over examples is that over labelled rows.
+    Rows without a label have distance 0 and do not count in the average over examples.
     """
 
     name: ClassVar[str] = "hard_label"
@@ -53,7 +53,7 @@ class HardLabel(Objective):
 def cross_entropy(
     logits: Float[Tensor, "batch *token label"], batch: Batch, smoothing: float = 0.0
 ) -> Float[Tensor, " batch"]:
-    """``−log p_gold`` of each row, or the mean over its words that have a label; 0 in rows without any."""
+    """``−log p_gold`` of each row, or its mean over the labelled words; 0 in rows without a label."""
     assert batch.labels is not None  # the trainer refuses data without labels
     losses = functional.cross_entropy(
         logits.flatten(0, -2), batch.labels.flatten(), reduction="none", ignore_index=UNLABELLED,

@@ -1,4 +1,4 @@
-"""TinyBERT's hidden states: those of every token, through a learned projection to the teacher's width."""
+"""TinyBERT's hidden states: all tokens' states, projected to the teacher's width by a learned map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gradistill.signals import Signal, States
 class HiddenStates(Objective):
     """Mean squared error of hidden states, summed over layers (TinyBERT eq. 8, and eq. 9 for the embeddings).
 
-    One projection serves all layers. The mean is over real tokens of each text; the authors' is over padding too.
+    All layers share one projection. The mean is over the real tokens of each text; the authors include padding.
     """
 
     name: ClassVar[str] = "hidden_states"
@@ -30,7 +30,7 @@ class HiddenStates(Objective):
 
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L are matched to: uniform, skip, first, last, a list",
     )
     embeddings: bool = Field(default=True, description="compare the embedding output too")
     projection: bool = Field(
@@ -57,5 +57,5 @@ class HiddenStates(Objective):
     def distance(
         self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
     ) -> Float[Tensor, " batch"]:
-        apart = (student["states"] - teacher["states"]).square().mean(-1)
-        return mean_of(apart.sum(1), batch.mask)
+        errors = (student["states"] - teacher["states"]).square().mean(-1)
+        return mean_of(errors.sum(1), batch.mask)

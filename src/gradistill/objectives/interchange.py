@@ -1,4 +1,4 @@
-"""Interchange: the student answers as the teacher when hidden states of another text are put into both."""
+"""Interchange: the student predicts as the teacher does when states of another text are inserted into both."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Interchange(Objective):
     """``τ² · mean over copies of KL(p_t ‖ p_s)`` at temperature τ, both after an interchange; squared error in a
     regression.
 
-    In both models the states of some words after a layer are taken from a run of another text, after mapped layers of
-    the two (DIITO, Wu et al. 2022, eq. 4). Deviations: their other text is another row, whole; ours has as many tokens,
-    drawn from the data, so that a store can hold what the teacher answers. They train for language modelling, and take
-    consecutive tokens; we take drawn words.
+    In both models, the states of some words after a layer are replaced by those of another text, at mapped layers
+    (DIITO, Wu et al. 2022, eq. 4). Deviations: their other text is a whole row; ours has equal length, with tokens
+    drawn from the data, so that a store can hold the teacher's logits. They train language models and replace
+    consecutive tokens; we replace drawn words.
     """
 
     name: ClassVar[str] = "interchange"
@@ -34,23 +34,24 @@ class Interchange(Objective):
 
     copies: int = Field(default=1, ge=1, description="interchanges of each row and epoch")
     sets: int = Field(
-        default=4, ge=1, description="sets of interchanges, one an epoch, which then come round again"
+        default=4, ge=1, description="number of sets of interchanges; epoch e uses set e modulo this number"
     )
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L − 1: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L − 1 are matched to: uniform, skip, first, last, a list",
     )
     temperature: float = Field(default=2.0, gt=0, description="τ, divides both models' logits")
-    seed: int = Field(default=0, ge=0, description="what words, layers and other texts are drawn by")
+    seed: int = Field(default=0, ge=0, description="random seed of words, layers and other texts")
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student", intermediate=True)
         refuse_shortened(self.name, pair)
         if not (pair.student.replaceable_states and pair.teacher.replaceable_states):
             raise RecipeError(
-                "interchange puts hidden states into a model, and one of the models has no module that returns them",
+                "interchange replaces hidden states inside a model, and one of the models has no module that returns "
+                "them",
                 expected="a block for each layer, whose output is the state after it",
-                remedy="use a method without it (kd, coalition, adkd), or another architecture",
+                remedy="use a method without interchange (kd, coalition, adkd), or another architecture",
             )
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:

@@ -1,4 +1,4 @@
-"""Jacobian matching: the student's outputs change with the input as the teacher's do, size included."""
+"""Jacobian matching: the student's outputs change with the input as the teacher's do, in direction and size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gradistill.signals import InputGradient, Signal
 
 @objective
 class JacobianMatching(Objective):
-    """``Σ_c ‖J_t,c − J_s,c‖²`` of the logits' Jacobian at the embedding output, one row a label.
+    """``Σ_c ‖J_t,c − J_s,c‖²`` of the logits' Jacobian at the embedding output, one row for each label.
 
-    Sobolev training (Czarnecki et al. 2017, eq. 1 and section 3) matches it as it is, or projected on random
-    directions: random signs here, drawn for each example and step, whose expectation is the full sum. Srinivas and
-    Fleuret (2018, eq. 7) match rows of unit length: ``unit``. Summed over tokens and width, where they average.
+    Sobolev training (Czarnecki et al. 2017, eq. 1 and section 3) matches the Jacobian, or its projections on random
+    directions. Ours are random signs, drawn for each example and step; their expectation is the full sum. ``unit``
+    matches rows of unit length (Srinivas and Fleuret 2018, eq. 7). We sum over tokens and width, where they average.
     """
 
     name: ClassVar[str] = "jacobian_matching"
@@ -33,7 +33,8 @@ class JacobianMatching(Objective):
 
     directions: Literal["auto", "all", "projected", "sampled"] = Field(
         default="auto",
-        description="all labels, a random projection of them, or one of them; auto: all of up to 4",
+        description="all: each label; projected: a random projection of the labels; sampled: one label; "
+        "auto: all for up to 4 labels, else projected",
     )
     unit: bool = Field(default=False, description="scale each row of the Jacobian to unit length first")
 

@@ -1,4 +1,4 @@
-"""How far two models' predictions are apart: distributions over labels, several labels a row, or scores."""
+"""Distances of two models' predictions: distributions over labels, several labels a row, or regression scores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Predicted = Float[Tensor, "*row label"]
 
 
 def over_labels(values: Float[Tensor, "*row label"]) -> Float[Tensor, "*row"]:
-    """What the labels of a row have in common where each is a variable of its own: their mean, as in transformers'
-    own loss. The distance of the joint distributions would be the sum, C times as large."""
+    """The mean over the labels of a row with several labels, as in transformers' loss. The distance of the joint
+    distributions would be the sum, C times as large."""
     return values.mean(-1)
 
 
@@ -26,7 +26,7 @@ def divergence(
     multi_label: bool = False,
     by: Divergence = "kl",
 ) -> Float[Tensor, "*row"]:
-    """``KL(p_t ‖ p_s)`` or ``−Σ p_t log p_s`` of logits, whose gradients are the same; of scores the squared error.
+    """``KL(p_t ‖ p_s)`` or ``−Σ p_t log p_s`` of logits, with equal gradients; for scores the squared error.
 
     The distributions are softmaxes. With ``multi_label`` each label is a Bernoulli variable ``σ(z)``, and the distances
     of the labels are averaged (``over_labels``). One column without ``multi_label`` holds scores.
@@ -34,8 +34,8 @@ def divergence(
     if multi_label:
         p = teacher.sigmoid()
         cross = functional.softplus(student) - p * student
-        own = functional.softplus(teacher) - p * teacher if by == "kl" else 0.0
-        return over_labels(cross - own)
+        entropy = functional.softplus(teacher) - p * teacher if by == "kl" else 0.0
+        return over_labels(cross - entropy)
     if student.shape[-1] == 1:
         return (student - teacher).square().sum(-1)
     log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
@@ -50,7 +50,7 @@ def copy_distances(
     *,
     multi_label: bool = False,
 ) -> Float[Tensor, "batch copy"]:
-    """``τ² · KL(p_t ‖ p_s)`` at a temperature, from logits; of a regression's predictions the squared error."""
+    """``τ² · KL(p_t ‖ p_s)`` of logits at ``temperature``; in a regression the squared error of predictions."""
     if student.shape[-1] == 1 and not multi_label:
         return divergence(student, teacher)
     return temperature**2 * divergence(student / temperature, teacher / temperature, multi_label=multi_label)

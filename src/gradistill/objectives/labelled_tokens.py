@@ -1,4 +1,4 @@
-"""Which objectives have a meaning where each token of a text has a label."""
+"""Which objectives are defined for token classification."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _ANY_TOKENS = replace(
 
 
 def refuse_what_labels_no_tokens(terms: Iterable[Term], pair: Pair) -> None:
-    """Raise RecipeError for an objective on signals of a whole text's label, with those that can be used.
+    """Raise RecipeError for an objective that needs the one label of a whole text, if the pair labels tokens.
 
-    A pair that labels whole texts passes. What an objective can do follows from its signals: those of tokens
-    (``Signal.of_tokens``), and those that differentiate a ``WordTarget``.
+    The message lists the objectives that can be used. An objective is accepted if each of its signals is defined for
+    tokens (``Signal.of_tokens``) or differentiates a ``WordTarget``.
     """
     if pair.student.token_labels:
         refuse_objectives_of_texts(terms)
 
 
 def refuse_objectives_of_texts(terms: Iterable[Term]) -> None:
-    """The same before there are models: raise RecipeError for an objective on signals of a whole text's label.
+    """Raise RecipeError for an objective that needs the one label of a whole text. No models are needed.
 
     Example: ``refuse_objectives_of_texts(load_recipe("kd").objectives.values())``
     """
@@ -38,20 +38,21 @@ def refuse_objectives_of_texts(terms: Iterable[Term]) -> None:
         if lacking := _lacking(term.objective):
             names = " and ".join(dict.fromkeys(signal.title for signal in lacking))
             raise RecipeError(
-                f"the objective {term.name} is of {names}, which belong to the one label of a text, and here every "
-                "word has a label",
-                expected=f"some of {', '.join(objectives_of_tokens())}",
-                remedy=f"choose a method of these, such as --method kd, or drop it (--set objectives.{term.name}=null)",
+                f"the objective {term.name} needs {names}, which are defined for the one label of a text, and here "
+                "every word has a label",
+                expected=f"objectives among {', '.join(objectives_of_tokens())}",
+                remedy="choose a method that uses only these, such as --method kd, or drop the objective "
+                f"(--set objectives.{term.name}=null)",
             )
 
 
 def objectives_of_tokens() -> list[str]:
-    """The names of the objectives that can be used where each token has a label, in their default form."""
+    """The names of the objectives that can be used in token classification, with their default settings."""
     return [name for name, kind in all_objectives().items() if not _lacking(kind())]
 
 
 def _lacking(objective: Objective) -> list[Signal]:
-    """The signals that belong to a whole text's label."""
+    """The objective's signals that are not defined for token classification."""
     wanted = objective.signals(_ANY_TOKENS, "student").values()
     return [signal for signal in wanted if not (signal.of_tokens or _of_words(signal))]
 

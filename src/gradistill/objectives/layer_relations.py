@@ -21,10 +21,10 @@ from gradistill.signals import Signal, States
 class LayerRelations(Objective):
     """Relations of pairs and triplets of layers, for each token: CKD's layer-transforming relation.
 
-    The embedding output is one of the layers. ``divergence: kl`` is the authors' definition: as in ``word_relations``,
-    with the states of one token at ``n`` layers in place of ``n`` tokens; pairs are divided by n², triplets by n³.
-    ``divergence: squared`` is ours: means of squared differences over pairs and over triplets of different layers.
-    Both are averaged over the real tokens of each text (the authors average over those of the batch).
+    The embedding output is one of the layers. ``divergence: kl`` is the authors' definition. It is that of
+    ``word_relations`` with one token's states at ``n`` layers in place of ``n`` tokens. Pairs are divided by n²,
+    triplets by n³. ``divergence: squared`` is ours: mean squared differences over pairs and triplets of different
+    layers. Both are averaged over the real tokens of each text (by the authors: of the batch).
     """
 
     name: ClassVar[str] = "layer_relations"
@@ -33,12 +33,13 @@ class LayerRelations(Objective):
 
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L are matched to: uniform, skip, first, last, a list",
     )
     divergence: Literal["kl", "squared"] = Field(
-        default="kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
+        default="kl",
+        description="kl: KL of softmaxed cosines (authors); squared: squared differences of cosines (ours)",
     )
-    triplets: float = Field(default=1.0, ge=0, description="weight of triplets beside pairs")
+    triplets: float = Field(default=1.0, ge=0, description="weight of triplets relative to pairs")
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student")
@@ -60,7 +61,7 @@ class LayerRelations(Objective):
         total = mean_of(pairs, batch.mask)
         if self.triplets:
             different = triplets_among(every, layers)
-            bent = (angles(ours, layers) - angles(theirs, layers)).square() * different
+            errors = (angles(ours, layers) - angles(theirs, layers)).square() * different
             count = layers**3 if self.divergence == "kl" else different.flatten(2).sum(-1).clamp(min=1)
-            total = total + self.triplets * mean_of(bent.flatten(2).sum(-1) / count, batch.mask)
+            total = total + self.triplets * mean_of(errors.flatten(2).sum(-1) / count, batch.mask)
         return total

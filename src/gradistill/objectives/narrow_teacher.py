@@ -1,4 +1,4 @@
-"""Which objectives a teacher in a narrow type of numbers can serve: those that do not differentiate it."""
+"""Refuses objectives that need gradients of a teacher in low precision (float16, bfloat16)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gradistill.objectives.term import Term
 
 
 def refuse_narrow_gradients(terms: Iterable[Term], pair: Pair, teacher: nn.Module) -> None:
-    """Raise RecipeError for an objective that needs gradients of a teacher which computes in a narrow type."""
+    """Raise RecipeError for an objective that needs gradients of a teacher which computes in low precision."""
     dtype = narrow_dtype(teacher)
     for term in terms if dtype is not None else ():
         signals = term.objective.signals(pair, "teacher").values()
         if wanted := [signal for signal in signals if signal.needs().targets]:
             names = " and ".join(dict.fromkeys(signal.title for signal in wanted))
             raise RecipeError(
-                f"the objective {term.name} is of {names} of the teacher, which computes in "
+                f"the objective {term.name} needs {names} of the teacher, which computes in "
                 f"{str(dtype).removeprefix('torch.')}: too coarse for gradients",
                 expected="a teacher in float32, or a method of outputs and states, such as kd or coalition",
                 remedy="leave --teacher-dtype out (--device-map spreads large weights), or choose --method kd; in "

@@ -1,4 +1,4 @@
-"""Noise matching: the student answers as the teacher where the embeddings have noise."""
+"""Noise matching: the student predicts as the teacher does under noise on the embeddings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gradistill.signals import NoiseLogits, Signal
 class NoiseMatching(Objective):
     """``τ² · mean over copies of KL(p_t(E + ξ) ‖ p_s(E + ξ))`` at temperature τ, ξ noise on the embedding output.
 
-    In a regression the squared error of the predictions. To second order in the noise it is the distance of the two
-    models' Jacobians (Srinivas and Fleuret 2018, section 3), without a second-order graph. Both models need the same,
+    In a regression: the squared error of the predictions. To second order in the noise this equals the distance of the
+    two models' Jacobians (Srinivas and Fleuret 2018, section 3), without a second-order graph. Both models need equal,
     frozen embeddings.
     """
 
@@ -30,13 +30,15 @@ class NoiseMatching(Objective):
 
     copies: int = Field(default=1, ge=1, description="noisy copies of each row and epoch")
     sets: int = Field(
-        default=4, ge=1, description="sets of copies, one an epoch, which then come round again"
+        default=4, ge=1, description="number of sets of copies; epoch e uses set e modulo this number"
     )
     sigma: float = Field(
-        default=0.1, gt=0, description="length of a token's noise as a share of that of its embedding"
+        default=0.1,
+        gt=0,
+        description="length of the noise on a token, relative to the length of its embedding",
     )
     temperature: float = Field(default=2.0, gt=0, description="τ, divides both models' logits")
-    seed: int = Field(default=0, ge=0, description="what the noise is drawn by")
+    seed: int = Field(default=0, ge=0, description="random seed of the noise")
 
     def check(self, pair: Pair) -> None:
         refuse_other_inputs(self.name, pair)

@@ -21,8 +21,7 @@ from gradistill.signals import ClsStates, Signal
 class Patience(Objective):
     """Mean squared error of unit-length [CLS] states, over layers and width (PKD eq. 7).
 
-    The paper's equation sums where its experiments average (their weights of 10 to 1000 belong to the
-    average); this is the average.
+    The paper's equation sums, its experiments average (their weights of 10 to 1000 belong to the average). We average.
     """
 
     name: ClassVar[str] = "patience"
@@ -31,7 +30,7 @@ class Patience(Objective):
 
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L−1: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L−1 are matched to: uniform, skip, first, last, a list",
     )
 
     def check(self, pair: Pair) -> None:

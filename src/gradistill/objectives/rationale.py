@@ -1,4 +1,4 @@
-"""Rationale: how much each token counts, and in which direction it pulls, from one inner gradient."""
+"""Rationale: each token's importance and gradient direction, from one inner gradient."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from gradistill.signals import AttributionScores, InputGradient, Logits, Signal,
 class Rationale(Objective):
     """``magnitude · Σ_i (a_t,i − a_s,i)² + direction · ‖Ĝ_t − Ĝ_s‖² + sign · (1 − cos)``, ours.
 
-    ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions; ``Ĝ`` a text's whole gradient at
-    unit length, as the rows of Jacobian matching are, from the same inner gradient. With ``unit="token"`` each token's
-    gradient has unit length, as Gradient KD has it, and the second part is ``direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖²``. The
-    cosine is that of e²KD's signed maps. The view ``teacher`` takes one gradient alone, of the label that the teacher
-    chose, and with the target ``margin`` of that label against its runner-up (contrastive). Models that read different
-    tokens are compared by words (``WordScores``), and without directions. Where each word has a label it is the mean
-    over ``words`` words of a row, as in ``AttributionMap``.
+    ``a`` is AD-KD's unit map of token scores, which keeps sizes and drops directions. ``Ĝ`` is the whole gradient of a
+    text at unit length, from the same inner gradient (as the rows of Jacobian matching). With ``unit="token"`` each
+    token's gradient has unit length (Gradient KD), and the second part is ``direction · mean_i ‖Ĝ_t,i − Ĝ_s,i‖²``.
+    The cosine is of signed maps (as in e²KD). The view ``teacher`` takes one gradient only, of the teacher's label. The
+    target ``margin`` contrasts that label with its runner-up. Models with different tokenizers are compared by words
+    (``WordScores``), without directions. In token classification the distance is the mean over ``words`` words of a
+    row, as in ``AttributionMap``.
     """
 
     name: ClassVar[str] = "rationale"
@@ -44,11 +44,11 @@ class Rationale(Objective):
 
     target: TargetKind | Literal["auto"] = Field(
         default="auto",
-        description="the scalar that is differentiated; margin: against the runner-up; auto: logits of three "
-        "labels or more, log_odds of two, which have one gradient between them, and of several labels a row",
+        description="the scalar that is differentiated; margin: against the runner-up; auto: logit for three labels or "
+        "more, log_odds for two labels (whose gradients are opposite) and for several labels a row",
     )
     view: View = Field(
-        default="all", description="of which label: all, teacher, own, gold, sampled (one of all)"
+        default="all", description="label that is explained: all, teacher, own, gold, sampled (one of all)"
     )
     magnitude: float = Field(
         default=1.0, ge=0, description="weight of the distance of unit maps of token scores"
@@ -57,20 +57,20 @@ class Rationale(Objective):
     sign: float = Field(default=0.0, ge=0, description="weight of 1 − cosine of the signed maps")
     unit: Literal["token", "text"] = Field(
         default="text",
-        description="what has unit length for the directions: a text's whole gradient, or each token's",
+        description="what is scaled to unit length for the directions: a text's whole gradient, or each token's",
     )
     steps: int = Field(
-        default=1, ge=1, description="steps of Integrated Gradients behind the maps; 1 is gradient × input"
+        default=1, ge=1, description="steps of Integrated Gradients for the maps; 1 is gradient × input"
     )
     focus: bool = Field(
         default=False,
-        description="weight the directions by the teacher's map, so that tokens that matter count",
+        description="weight the directions by the teacher's map, so that important tokens count more (unit: token)",
     )
     confidence: bool = Field(default=False, description="weight examples by the teacher's confidence")
     words: int = Field(
         default=1,
         ge=1,
-        description="where each word has a label: how many words of a row are explained at a time",
+        description="token classification: how many words of a row are explained at a time",
     )
 
     def _differentiated(self, model: ModelFacts) -> Target:
@@ -80,19 +80,19 @@ class Rationale(Objective):
         )
 
     def check(self, pair: Pair) -> None:
-        own = pair.student
-        self._differentiated(own).check(own.labels, multi_label=own.multi_label)
+        student = pair.student
+        self._differentiated(student).check(student.labels, multi_label=student.multi_label)
         if self.focus and self.unit == "text":
             raise RecipeError(
-                "rationale.focus is set with unit: text, where tokens have no weights of their own.",
+                "rationale.focus is set with unit: text, which has no weights for single tokens",
                 expected="unit: token, or no focus",
                 remedy="drop one of them",
             )
         refuse_words(self.name, self.words, pair)
-        if self.confidence and own.token_labels:
+        if self.confidence and student.token_labels:
             raise RecipeError(
-                "rationale.confidence is set, and each word has a label: it weights texts by the confidence in their "
-                "one label",
+                "rationale.confidence is set, which weights texts by the confidence in their one label, and here each "
+                "word has a label",
                 expected="no confidence",
                 remedy="--set objectives.rationale.confidence=false",
             )
@@ -140,17 +140,17 @@ class Rationale(Objective):
         mask: Bool[Tensor, "batch 1 token"],
         shares: Float[Tensor, "batch view token"],
     ) -> Float[Tensor, "batch view"]:
-        """How far the gradients point apart; ``shares`` are the teacher's unit map."""
+        """Distances of the gradients' directions. ``shares`` is the teacher's unit map."""
         if self.unit == "text":
             return (unit_texts(student, mask) - unit_texts(teacher, mask)).square().sum(-1)
-        apart = (unit_vectors(student, mask) - unit_vectors(teacher, mask)).square().sum(-1)
-        weights = shares.square() if self.focus else mask.to(apart) / mask.sum(-1, keepdim=True)
-        return (weights * apart).sum(-1)
+        distances = (unit_vectors(student, mask) - unit_vectors(teacher, mask)).square().sum(-1)
+        weights = shares.square() if self.focus else mask.to(distances) / mask.sum(-1, keepdim=True)
+        return (weights * distances).sum(-1)
 
 
 def _confidence(logits: Float[Tensor, "batch label"], *, multi_label: bool) -> Float[Tensor, " batch"]:
-    """The largest probability, rescaled so that 1 is certain and 0 is chance; 1 in a regression. Of several labels a
-    row the mean of each one's."""
+    """The largest probability, rescaled so that 1 is certain and 0 is chance; 1 in a regression. With several labels a
+    row: the mean over the labels."""
     labels = logits.shape[1]
     if multi_label:
         return (2 * logits.sigmoid() - 1).abs().mean(-1)

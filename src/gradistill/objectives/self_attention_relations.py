@@ -1,4 +1,4 @@
-"""MiniLM: how the tokens of one layer's self-attention relate, as distributions."""
+"""MiniLM: relations between the tokens in one layer's self-attention, as distributions."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SIDES: dict[str, tuple[Part, Part]] = {
 class SelfAttentionRelations(Objective):
     """``KL(softmax(A Bᵀ/√d)_t ‖ …_s)``, mean over heads and real tokens, summed over relations.
 
-    MiniLM (eq. 5, 7): relations ``attention`` and ``value`` of the last layers, as many heads in both models. MiniLMv2
-    (eq. 5, 6): ``query``, ``key`` and ``value`` with ``heads`` relation heads, for any two widths that they divide.
-    ``attention`` is taken from queries and keys alone: without position biases, over all real tokens also in a decoder.
+    MiniLM (eq. 5, 7): relations ``attention`` and ``value`` of the last layers; both models have equal numbers of
+    heads. MiniLMv2 (eq. 5, 6): ``query``, ``key`` and ``value`` with ``heads`` relation heads that divide both widths.
+    ``attention`` is computed from queries and keys alone: no position biases, and all real tokens in a decoder too.
     """
 
     name: ClassVar[str] = "self_attention_relations"
@@ -38,15 +38,19 @@ class SelfAttentionRelations(Objective):
     source: ClassVar[str] = "Wang et al. 2020, arXiv 2002.10957; v2: Wang et al. 2021, arXiv 2012.15828"
 
     relations: tuple[Relation, ...] = Field(
-        default=("query", "key", "value"), min_length=1, description="which: attention, query, key, value"
+        default=("query", "key", "value"),
+        min_length=1,
+        description="relations to match: attention, query, key, value",
     )
     heads: int | None = Field(
         default=None,
         ge=1,
-        description="relation heads (v2); unset: the heads of the models, as many in both (v1)",
+        description="relation heads (v2); unset: the attention heads, equally many in both models (v1)",
     )
     teacher_layer: int | None = Field(
-        default=None, ge=1, description="the teacher's layer beside the student's last; unset: its last"
+        default=None,
+        ge=1,
+        description="the teacher's layer that the student's last one is matched to; unset: its last",
     )
 
     def check(self, pair: Pair) -> None:
@@ -55,7 +59,7 @@ class SelfAttentionRelations(Objective):
             raise RecipeError(
                 f"the teacher has {pair.teacher.layers} layers, and teacher_layer is {self.teacher_layer}",
                 expected=f"1 to {pair.teacher.layers}",
-                remedy="choose one of them, or leave it out: the last",
+                remedy="choose one of these, or leave teacher_layer out for the last layer",
             )
         widths = [facts.attention_width for facts in (pair.student, pair.teacher)]
         if self.heads is not None and any(width % self.heads for width in widths):
@@ -88,7 +92,7 @@ class SelfAttentionRelations(Objective):
     ) -> Float[Tensor, "batch head token token"]:
         left, right = (self._split(signals[part]) for part in _SIDES[relation])
         scores = left @ right.transpose(-1, -2) / left.shape[-1] ** 0.5
-        hidden = torch.finfo(scores.dtype).min  # not −∞: its differences are no numbers
+        hidden = torch.finfo(scores.dtype).min  # not −∞: −∞ − (−∞) is NaN
         return scores.masked_fill(~mask[:, None, None, :], hidden).log_softmax(-1)
 
     def _split(

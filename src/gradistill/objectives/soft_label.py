@@ -18,9 +18,9 @@ from gradistill.signals import Logits, Signal
 class SoftLabel(Objective):
     """``KL(p_t ‖ p_s)`` or ``−Σ p_t log p_s`` at temperature τ; in a regression the squared error of ``z/τ``.
 
-    Of several labels a row the mean over the labels of the same for two Bernoulli variables ``σ(z/τ)``.
-    The two differ by the teacher's entropy only: same gradient. Summed over labels, so that the mean over
-    examples is torch's ``batchmean`` (the GKD authors also average over labels: theirs is C times weaker).
+    With several labels a row: the same for the Bernoulli variable ``σ(z/τ)`` of each label, averaged over labels.
+    The two divergences differ by the teacher's entropy only, so their gradients are equal. They are summed over labels:
+    the mean over examples is torch's ``batchmean``. The GKD authors also average over labels (C times weaker).
     """
 
     name: ClassVar[str] = "soft_label"
@@ -29,7 +29,7 @@ class SoftLabel(Objective):
     answers: ClassVar[bool] = True
 
     temperature: float = Field(default=1.0, gt=0, description="τ, divides both models' logits")
-    divergence: Divergence = Field(default="kl", description="what is measured at τ")
+    divergence: Divergence = Field(default="kl", description="divergence of the two distributions at τ")
     times_temperature_squared: bool = Field(
         default=False,
         description="multiply by τ², which keeps the gradient's size independent of τ (Hinton; GKD)",

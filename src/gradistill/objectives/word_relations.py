@@ -26,15 +26,15 @@ from gradistill.signals import Signal, States
 
 @objective
 class WordRelations(Objective):
-    """Relations of pairs of tokens and of triplets of near ones, averaged over layers: CKD's word relation.
+    """Relations of pairs of tokens and of triplets of nearby tokens, averaged over layers: CKD's word relation.
 
     ``divergence: kl`` is the authors' definition. A token's cosines with the other tokens become a distribution by a
-    softmax. The pair term is ``Σ_i KL(teacher ‖ student) / n²``, the triplet term the squared differences of angles
-    divided by the number of all triplets in the windows, those of a token with itself included.
+    softmax. The pair term is ``Σ_i KL(teacher ‖ student) / n²``. The triplet term is the sum of squared differences of
+    angles, divided by the number of triplets in the windows (``counted_triplets``).
     ``divergence: squared`` is ours: means of squared differences of cosines and of angles over different tokens.
 
-    Deviations from the authors' code: each text counts alike (theirs divides by all pairs of a batch, so long texts
-    count more), and windows end with the text (theirs repeat the first and last token and reach into the padding).
+    Deviations from the authors' code: every text has equal weight (theirs divides by all pairs of a batch, so long
+    texts weigh more). Windows end with the text (theirs repeat the first and last token and reach into the padding).
     """
 
     name: ClassVar[str] = "word_relations"
@@ -43,16 +43,19 @@ class WordRelations(Objective):
 
     layer_map: LayerMap = Field(
         default="uniform",
-        description="teacher layers beside student layers 1 … L: uniform, skip, first, last, a list",
+        description="teacher layers that student layers 1 … L are matched to: uniform, skip, first, last, a list",
     )
     embeddings: bool = Field(
         default=True, description="relate the tokens of the embedding output too, as the authors do"
     )
     divergence: Literal["kl", "squared"] = Field(
-        default="kl", description="kl: of softmaxed cosines (authors); squared: differences of cosines (ours)"
+        default="kl",
+        description="kl: KL of softmaxed cosines (authors); squared: squared differences of cosines (ours)",
     )
-    window: int = Field(default=10, ge=1, description="how many tokens away the others of a triplet may be")
-    triplets: float = Field(default=1.0, ge=0, description="weight of triplets beside pairs")
+    window: int = Field(
+        default=10, ge=1, description="largest distance, in tokens, of the other two tokens of a triplet"
+    )
+    triplets: float = Field(default=1.0, ge=0, description="weight of triplets relative to pairs")
 
     def check(self, pair: Pair) -> None:
         pair.layers(self.layer_map, "student")
@@ -68,8 +71,8 @@ class WordRelations(Objective):
         ours, theirs = student["states"], teacher["states"]
         total = self._pairs(cosines(ours), cosines(theirs), batch)
         if self.triplets:
-            bent = (angles(ours, self.window) - angles(theirs, self.window)).square()
-            total = total + self.triplets * self._triplets(bent, batch)
+            errors = (angles(ours, self.window) - angles(theirs, self.window)).square()
+            total = total + self.triplets * self._triplets(errors, batch)
         return total
 
     def _pairs(self, ours: Tensor, theirs: Tensor, batch: Batch) -> Float[Tensor, " batch"]:

@@ -1,4 +1,4 @@
-"""Recipes: what to train with, as YAML."""
+"""Recipes: objectives, student and training settings, as YAML."""
 
 from gradistill.recipe.recipe_files import shipped_methods
 from gradistill.recipe.resolver import load_recipe

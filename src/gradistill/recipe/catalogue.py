@@ -1,4 +1,4 @@
-"""The shipped methods at a glance: the teacher signals that they need, and what a step of each costs."""
+"""A catalogue of the shipped methods, with the teacher signals that they need and the cost of a step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gradistill.signals import SIGNALS
 
 @dataclass(frozen=True)
 class Entry:
-    """One method. ``signals`` are those of the teacher that it needs, from cheap to expensive; ``cost`` is a step's
-    time in steps of plain cross-entropy, or None where it was not measured."""
+    """One method. ``signals``: the teacher signals that it needs, from cheap to expensive. ``cost``: the time of a step
+    relative to a step of plain cross-entropy, or None if it was not measured."""
 
     method: str
     title: str
@@ -29,19 +29,19 @@ class Entry:
 
 
 def catalogue() -> list[Entry]:
-    """All shipped methods by name."""
+    """All shipped methods, sorted by name."""
     return [entry_of(name) for name in shipped_methods()]
 
 
 @cache
 def measured_costs() -> dict[str, Any]:
-    """What ``benchmarks/method_costs.py`` wrote: ``costs`` by method, their ``setting`` and ``command``."""
+    """The results of ``benchmarks/method_costs.py``: ``costs`` by method, their ``setting`` and ``command``."""
     text = (resources.files("gradistill.recipe") / "costs.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 
 def entry_of(name: str) -> Entry:
-    """One shipped method. Raises RecipeError for another name, with the nearest one."""
+    """The entry of a shipped method. Raises RecipeError for an unknown name, with the nearest one."""
     recipe = load_recipe(name)
     of_teacher = {
         type(signal)

@@ -1,4 +1,4 @@
-"""Recipes and changes to them as they are written: shipped and own YAML files, and ``key.key=value``."""
+"""Reads recipes and their changes: shipped YAML files, a user's YAML files, and ``key.key=value``."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def read_recipe(file: Path) -> dict[str, Any]:
 
 
 def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
-    """The mapping that a YAML file holds. Raises RecipeError, which calls the file by its ``kind``."""
+    """The mapping in a YAML file. Raises RecipeError; ``kind`` names the file in the message."""
     try:
         if fault := not_a_file(file):
-            raise RecipeError(f"the {kind} {file}: {fault}", remedy="name a file")
+            raise RecipeError(f"the {kind} {file}: {fault}", remedy="pass the path of a file")
         raw = read_yaml(file)
     except YamlError as error:
         raise RecipeError(
-            f"the {kind} {file} is not YAML that can be used: {error}",
+            f"the {kind} {file} is not valid YAML: {error}",
             expected=expected,
             remedy="correct the file at that place",
         ) from error
@@ -80,7 +80,7 @@ def read_keys(file: Path, kind: str, expected: str) -> dict[Any, Any]:
 
 
 def _check_texts(raw: dict[Any, Any]) -> None:
-    """Keys, and what names something, are texts."""
+    """Raise RecipeError for keys that are not texts, and for names (method, base, task) that are not texts."""
     wrong = [key for key in ("method", "base", "task") if not isinstance(raw.get(key), str | None)]
     if wrong:
         raise RecipeError(
@@ -89,7 +89,7 @@ def _check_texts(raw: dict[Any, Any]) -> None:
     inside, seen = [raw], set()
     while inside:
         mapping = inside.pop()
-        if id(mapping) in seen:  # YAML can make a mapping hold itself
+        if id(mapping) in seen:  # in YAML a mapping can contain itself
             continue
         seen.add(id(mapping))
         if odd := [key for key in mapping if not isinstance(key, str)]:
@@ -112,7 +112,7 @@ def parsed_change(change: str) -> dict[str, Any]:
             f"--set {without_secrets(change)!r}: the value is not YAML: {error}", remedy="quote it"
         ) from error
     quoted = text.lstrip().startswith(('"', "'"))
-    if isinstance(value, str) and not quoted and _is_number(value):  # YAML 1.1 takes 5e-5 for a text
+    if isinstance(value, str) and not quoted and _is_number(value):  # YAML 1.1 reads 5e-5 as a text
         value = float(value)
     nested: Any = value
     for key in reversed(path.strip().split(".")):

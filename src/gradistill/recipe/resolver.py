@@ -1,8 +1,8 @@
-"""From a method, a task, a file and changes to one flat recipe.
+"""Resolves a method, a task, a file and changes to one flat recipe.
 
-A shipped recipe may build on another (``base``) and hold the authors' settings per task (``tasks``). What is
-resolved is flat and complete: every field stands in the ``recipe.yaml`` of a run. Later wins: base, recipe, task,
-the user's file, ``--set``. Unknown keys are refused with the nearest name.
+A shipped recipe may build on another (``base``) and hold the authors' settings for tasks (``tasks``). A resolved recipe
+is flat and complete: the ``recipe.yaml`` of a run has every field. Later sources win: base, recipe, task, the user's
+file, ``--set``. Unknown keys are refused with the nearest name.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def load_recipe(
     """Resolve a recipe: a method, its objectives and their weights, the student, and the training settings.
 
     Parameters:
-        ``method``: a shipped method (``gradistill methods``); without it the ``file`` names one.
-        ``task``: a task that the method's paper tuned has settings of its own.
-        ``file``: a recipe in YAML, whole or with the shipped ``method`` or ``base`` that it changes.
-        ``changes``: strings ``key.key=value``, values in YAML.
-        ``authors_settings``: whether the settings of a task are applied.
+        ``method``: a shipped method (``gradistill methods``); by default the ``file`` names one.
+        ``task``: a task for which the recipe may have the settings of the method's paper.
+        ``file``: a recipe in YAML, either complete or with the shipped ``method`` or ``base`` that it changes.
+        ``changes``: strings ``key.key=value``, with values in YAML.
+        ``authors_settings``: whether the settings of the task are applied.
 
-    Raises RecipeError for what does not exist, with the nearest name that does.
+    Raises RecipeError for unknown names, with the nearest known one.
 
     Example: ``load_recipe("adkd", task="mrpc", changes=["student.layers=3"])``
     """
@@ -62,7 +62,7 @@ def _method(wanted: str | None, own: Mapping[str, Any], file: str | Path | None)
     written = own.get("base") or own.get("method")
     if wanted and written and wanted not in (own.get("base"), own.get("method")):
         raise RecipeError(
-            f"The method is {wanted!r}, and the recipe {file} is one of {written!r}.",
+            f"The method is {wanted!r}, and the recipe {file} is for {written!r}.",
             expected="one method",
             remedy=f"leave --method out, or write base: {wanted} into the file",
         )
@@ -77,7 +77,7 @@ def _method(wanted: str | None, own: Mapping[str, Any], file: str | Path | None)
 
 
 def _below(method: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user's own recipe changes: the shipped one of its base or method, if it does not stand alone."""
+    """The shipped recipe that the user's recipe changes: its base or method. Empty if the user's recipe is complete."""
     if method not in shipped_methods() and "base" not in own and own.get("objectives"):
         return {}
     below = shipped(method)
@@ -87,20 +87,20 @@ def _below(method: str, own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of(task: str | None, tasks: Any) -> Mapping[str, Any]:
-    found = (tasks.get(task) or {}) if isinstance(tasks, Mapping) else tasks
-    if not isinstance(found, Mapping):
+    settings = (tasks.get(task) or {}) if isinstance(tasks, Mapping) else tasks
+    if not isinstance(settings, Mapping):
         raise RecipeError(
-            f"the recipe's tasks hold {found!r}",
+            f"the recipe's tasks hold {settings!r}",
             expected="settings by task, such as {sst2: {training: {epochs: 3}}}",
-            remedy="write them so, or leave tasks out",
+            remedy="write tasks in this form, or leave them out",
         )
-    return found
+    return settings
 
 
 def _allowed(change: dict[str, Any], text: str) -> dict[str, Any]:
     if fixed := [key for key in change if key in (*_META, "method", "task")]:
         raise RecipeError(
-            f"--set {text!r}: {fixed[0]} is settled before the recipe is resolved",
+            f"--set {text!r}: {fixed[0]} is fixed before the recipe is resolved",
             expected="a field of the resolved recipe, such as training.epochs",
             remedy="use --method, --task, or a --recipe file with base: and tasks:",
         )

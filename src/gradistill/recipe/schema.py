@@ -1,4 +1,4 @@
-"""What a recipe holds. The schema of its objectives is the objectives' own fields."""
+"""The schema of a recipe. The schema of its objectives are the objectives' own fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from gradistill.recipe.recipe_files import shipped, shipped_methods
 from gradistill.recipe.secrets import redacted, refuse_redacted
 
 MOST_EPOCHS, MOST_ROWS, MOST_COPIES = 100_000, 1_000_000, 1000
-"""Of a run, a step and a training row. More are a slip of the pen: no run would end, and no memory hold the rows."""
+"""Largest numbers of epochs, rows in a batch, and copies of a row. Larger ones are typing errors: no run would end, and
+no memory would hold the rows."""
 
 
 OneOrMany = Annotated[
@@ -39,34 +40,38 @@ class Strict(BaseModel):
 
 
 class StudentSettings(Strict):
-    """How the student is made: from the teacher's layers, or from a checkpoint of its own."""
+    """How the student is built: from the teacher's layers, or from its own checkpoint."""
 
     layers: int | None = Field(
         default=None,
         ge=1,
-        description="blocks taken from the teacher (by default as many as layer_map lists, or half of them)",
+        description="blocks taken from the teacher (default: the number that layer_map lists, or half of them)",
     )
     width: int | None = Field(
-        default=None, ge=1, description="a narrower student with random weights (pre-train it first)"
+        default=None,
+        ge=1,
+        description="hidden size of a narrower student with random weights (pre-train it first)",
     )
     checkpoint: str | None = Field(
-        default=None, description="a pre-trained model instead, in a folder or by hub id"
+        default=None, description="a pre-trained student instead: a folder or a hub id"
     )
     layer_map: LayerMap = Field(
-        default="uniform", description="which teacher layers: uniform, skip, first, last, or a list"
+        default="uniform", description="teacher layers that are copied: uniform, skip, first, last, or a list"
     )
     embeddings: Embeddings = Field(
-        default="own", description="own, copied from the teacher, or frozen (copied and fixed)"
+        default="own", description="embeddings: own, copied from the teacher, or frozen (copied and fixed)"
     )
     embedding_rank: int | None = Field(
         default=None,
         ge=1,
-        description="rank of the embedding matrix, which is learnt as two factors; an export keeps them apart",
+        description="rank of the embedding matrix, which is learnt as two factors; an export keeps both factors",
     )
-    dropout: Dropout = Field(default="keep", description="keep, none, or not_in_embeddings")
+    dropout: Dropout = Field(
+        default="keep", description="dropout of the student: keep, none, or not_in_embeddings"
+    )
     size: str | None = Field(
         default=None,
-        description="a budget: 60MB of model.safetensors, or 9.5M parameters; layers, rank and width are found",
+        description="a budget: 60MB of model.safetensors, or 9.5M parameters; it sets layers, rank and width",
     )
 
     @pydantic.model_validator(mode="before")
@@ -86,7 +91,7 @@ class StudentSettings(Strict):
 
     @property
     def budget(self) -> Budget | None:
-        """What ``size`` means; None without one."""
+        """``size`` as a budget; None without a size."""
         return None if self.size is None else Budget.of(self.size)
 
 
@@ -95,7 +100,7 @@ class TeacherSettings(Strict):
 
     template: str | None = Field(
         default=None,
-        description='a prompt that the teacher reads each row in, text columns in braces: "Review: {text}\\nGood?"',
+        description='a prompt for the teacher, with text columns in braces: "Review: {text}\\nGood?"',
     )
 
     @pydantic.field_validator("template")
@@ -113,51 +118,51 @@ Pooling = Annotated[
 
 
 class TrainingSettings(Strict):
-    """What goes to ``TrainingArguments``, under the names that the papers use, and how much data."""
+    """Training arguments, under the names that the papers use, and settings of the training data."""
 
     learning_rate: float = Field(default=5e-5, gt=0, description="peak of the linear schedule")
     epochs: float = Field(default=4, gt=0, le=MOST_EPOCHS, description="passes over the training data")
-    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="rows a device and step")
+    batch_size: int = Field(default=32, ge=1, le=MOST_ROWS, description="rows per device and step")
     max_length: int | None = Field(
         default=None,
         ge=4,
-        description="tokens after which a text is truncated; unset: as the teacher (or the model itself) was trained",
+        description="tokens after which a text is cut; unset: as the teacher (or the model itself) was trained",
     )
     windows: Pooling | None = Field(
         default=None,
-        description="texts longer than max_length in windows, whose probabilities are pooled: mean, max, or off (cut); "
-        "unset: as the teacher was trained",
+        description="how probabilities of windows of texts longer than max_length are pooled: mean, max, or off (texts "
+        "are cut); unset: as the teacher was trained",
     )
     window_overlap: int | None = Field(
         default=None, ge=0, description="tokens that two windows share; unset: 64, or a quarter of max_length"
     )
     seed: int = Field(
-        default=0, ge=0, le=MOST_SEED, description="of initialisation, order, dropout and subset"
+        default=0, ge=0, le=MOST_SEED, description="random seed of initialisation, order, dropout and subset"
     )
     max_train_rows: int | None = Field(
-        default=None, ge=1, description="train on a subset of so many rows, drawn by the seed"
+        default=None, ge=1, description="train on a random subset of this many rows"
     )
     augment: int = Field(
         default=0,
         ge=0,
         le=MOST_COPIES,
-        description="changed copies of each training row, which the teacher alone answers",
+        description="changed copies of each training row, which have the teacher's predictions only, no labels",
     )
     checkpoint_minutes: float | None = Field(
         default=15.0,
         gt=0,
-        description="a checkpoint after so many minutes within an epoch, beside that at its end",
+        description="minutes after which a checkpoint is written within an epoch; there is always one at its end",
     )
     average_weights: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="share of the training at whose end the student becomes the mean of its weights; 0 is off",
+        description="share of the training, at its end, over which the student's weights are averaged; 0 is off",
     )
     thresholds: Literal["validation", "half"] = Field(
         default="validation",
-        description="of several labels a row, from which probability a label is predicted: the one with its highest "
-        "F1 on the validation rows, or ½",
+        description="with several labels a row, the probability from which a label is predicted: the one with the "
+        "highest F1 on the validation rows (validation), or ½ (half)",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="anything else of transformers.TrainingArguments, by its own name"
@@ -171,35 +176,34 @@ Conflict = Annotated[
 
 
 class ComputeSettings(Strict):
-    """How what a recipe wants is computed.
-
-    It costs more or less; what is learned differs by rounding. ``gradient_conflict`` alone changes what is learned.
-    """
+    """Settings that affect speed and memory. Results differ by rounding only, except with ``gradient_conflict``."""
 
     trim_last_block: bool = Field(
         default=True,
-        description="compute of the last block only the row that the head reads, where that is exact",
+        description="compute only the row of the last block that the head reads, where this is exact",
     )
     share_views: bool = Field(
-        default=True, description="serve the views of C labels by C - 1 inner gradients, not by one each"
+        default=True,
+        description="compute the views of C labels from C - 1 inner gradients, not from one for each",
     )
     pad_to_max_length: bool = Field(
         default=False, description="pad every batch to max_length, not to its longest text"
     )
     gradient_conflict: Conflict = Field(
         default="off",
-        description="answers first: off, log (their gradient's cosine with the rest), project (take out of the rest "
-        "what goes against it), cap (project, and limit the rest), or auto (cap once a gradient objective drowns them)",
+        description="priority of the prediction losses: off, log (their gradient's cosine with the rest), project "
+        "(remove conflicting parts of the rest), cap (project, and limit the rest), or auto (cap once a gradient "
+        "objective drowns them)",
     )
     gradient_cap: float = Field(
         default=1.0,
         gt=0,
-        description="of cap and auto: how many times as long as that of the answers the rest may be",
+        description="for cap and auto: largest length of the other gradient relative to that of the prediction losses",
     )
 
     @property
     def splits_gradients(self) -> bool:
-        """Whether every step has a backward pass for each of the two gradients; under ``auto`` it may come to that."""
+        """Whether every step has one backward pass for each of the two gradients. Under ``auto`` it may start later."""
         return self.gradient_conflict not in ("off", "auto")
 
     @pydantic.model_validator(mode="after")
@@ -217,14 +221,14 @@ LATER = {
     "training": ("augment", "average_weights", "thresholds", "windows", "window_overlap"),
     "compute": ("gradient_conflict", "gradient_cap"),
 }
-"""Settings that earlier versions did not have. At their defaults recipes leave them out: runs and benches of those
-versions, which are known by their recipes, go on."""
+"""Settings that earlier versions did not have. Recipes leave them out at their defaults, so that runs and benches of
+those versions, which are identified by their recipes, can be resumed."""
 
 SETTLED_BY_SIZE = ("layers", "width", "embedding_rank")
-"""Settings of the student that a budget settles where they are left open."""
+"""Settings of the student that a budget determines if they are not set."""
 
 BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
-"""Keys that stand beside the fields of every objective."""
+"""Keys of an objective in a recipe that are fields of ``Term``, not of the objective."""
 
 
 class Recipe(Strict):
@@ -246,7 +250,7 @@ class Recipe(Strict):
         return any(entry.objective.needs_teacher for entry in self.objectives.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as YAML holds it; an objective of the method that was left out stands as null."""
+        """The recipe as a mapping for YAML. Objectives of the method that were left out are null."""
         flat = self.model_dump(mode="json", exclude={"objectives"})
         for part, names in LATER.items():
             for name in names:
@@ -264,63 +268,63 @@ class Recipe(Strict):
         return flat
 
     def as_written(self) -> dict[str, Any]:
-        """The recipe as it is written to files, cards and messages: plain values, secrets left out."""
+        """The recipe for files, cards and messages: plain values, without secrets."""
         return redacted(self.as_dict())
 
     def with_student_fields(self, **fields: Any) -> Recipe:
-        """The same recipe with other fields of the student, which are not checked: they were settled by us."""
+        """A copy with other fields of the student. They are not validated, as they do not come from the user."""
         return self.model_copy(update={"student": self.student.model_copy(update=fields)})
 
     def with_template(self, template: str | None) -> Recipe:
-        """The same recipe with the prompt that the teacher reads each row in; None for none."""
+        """A copy with a prompt template for the teacher; None for no prompt."""
         return self.model_copy(update={"teacher": TeacherSettings(template=template)})
 
     def with_length(self, max_length: int) -> Recipe:
-        """The same recipe with the length at which texts are cut."""
+        """A copy with the length at which texts are cut."""
         return self.model_copy(
             update={"training": self.training.model_copy(update={"max_length": max_length})}
         )
 
     @property
     def windows(self) -> Windows | None:
-        """The windows of texts that are longer than the length; None where these are cut."""
+        """The windows of texts that are longer than ``max_length``; None if such texts are cut."""
         return Windows.of(self.training.model_dump())
 
     def with_windows(self, windows: Windows | None) -> Recipe:
-        """The same recipe with these windows; without any it stays as it is."""
+        """A copy with these windows; the recipe itself if ``windows`` is None."""
         if windows is None:
             return self
         return self.model_copy(update={"training": self.training.model_copy(update=windows.as_dict())})
 
     def settled_by(self, written: Any) -> Recipe:
-        """The same recipe with what a run's written recipe holds where this one leaves it to the models: the length of
-        texts, their windows, and what a student on a budget is made of."""
+        """A copy with values from the ``written`` recipe of a run for settings that this one leaves open: the length of
+        texts, their windows, and layers, width and rank of a student on a budget."""
         student, training = (_part(written, name) for name in ("student", "training"))
-        found, length = self, training.get("max_length")
+        settled, length = self, training.get("max_length")
         if self.training.max_length is None and isinstance(length, int):
-            found = self.with_length(length)
+            settled = self.with_length(length)
         if self.training.windows in (None, training.get("windows")) and self.training.window_overlap in (
             None, training.get("window_overlap"),
         ):  # fmt: skip
-            found = found.with_windows(Windows.of(training))
+            settled = settled.with_windows(Windows.of(training))
         if self.student.size is None or student.get("size") != self.student.size:
-            return found
+            return settled
         left_open = [name for name in SETTLED_BY_SIZE if getattr(self.student, name) is None]
-        settled = {name: n for name in left_open if isinstance(n := student.get(name), int)}
-        return found.with_student_fields(**settled)
+        fields = {name: n for name in left_open if isinstance(n := student.get(name), int)}
+        return settled.with_student_fields(**fields)
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
 
 
 def _part(written: Any, name: str) -> Mapping[str, Any]:
-    """A part of a written recipe; an empty one where there is none."""
+    """A part of a written recipe; empty if it is missing."""
     part = written.get(name) if isinstance(written, Mapping) else None
     return part if isinstance(part, Mapping) else {}
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise RecipeError for anything but a recipe, such as a method's name."""
+    """Raise RecipeError unless ``recipe`` is a Recipe: a method's name is not."""
     check_type("recipe", recipe, Recipe, "a recipe, such as load_recipe('kd')")
 
 
@@ -358,13 +362,13 @@ def _refuse_unanswered_copies(recipe: Recipe) -> None:
         raise RecipeError(
             f"training.augment is {recipe.training.augment}, and {recipe.method!r} learns from labels alone: "
             "changed copies have none",
-            expected="a method with a teacher, which answers the copies",
+            expected="a method with a teacher, which predicts the copies",
             remedy="leave --augment out, or see gradistill methods",
         )
 
 
 def term_of(name: str, fields: Any) -> Term:
-    """An objective with its weight, as a recipe writes it. Raises RecipeError for what is not one."""
+    """The term of an objective's entry in a recipe. Raises RecipeError for an unknown objective or invalid fields."""
     known = all_objectives()
     if name not in known:
         raise RecipeError(f"there is no objective {name!r}", remedy=nearest(name, known))
@@ -372,34 +376,34 @@ def term_of(name: str, fields: Any) -> Term:
         raise RecipeError(
             f"objectives.{name} is {fields!r}",
             expected="its fields, such as {weight: 1}",
-            remedy="write them so",
+            remedy="write the fields in this form",
         )
-    own = {key: value for key, value in fields.items() if key not in BESIDE}
-    beside = {key: value for key, value in fields.items() if key in BESIDE}
+    of_objective = {key: value for key, value in fields.items() if key not in BESIDE}
+    of_term = {key: value for key, value in fields.items() if key in BESIDE}
     try:
-        term = Term(pydantic.TypeAdapter(known[name]).validate_python(own), **beside)
+        term = Term(pydantic.TypeAdapter(known[name]).validate_python(of_objective), **of_term)
     except pydantic.ValidationError as error:
         raise refusal(error, known[name], f"objectives.{name}.") from error
-    refuse_truth_values(own, term.objective, f"objectives.{name}.")
-    refuse_truth_values(beside, term, f"objectives.{name}.")
+    refuse_truth_values(of_objective, term.objective, f"objectives.{name}.")
+    refuse_truth_values(of_term, term, f"objectives.{name}.")
     return term
 
 
 def refuse_truth_values(written: Any, made: Any, prefix: str = "", kind: str = "recipe") -> None:
-    """Raise RecipeError for a truth value of which a number was made: pydantic takes true for 1.
+    """Raise RecipeError for a truth value that was converted to a number: pydantic reads true as 1.
 
     Parameters:
-        ``written``: a part of what a file holds.
-        ``made``: what pydantic made of it.
+        ``written``: a part of a file's content.
+        ``made``: pydantic's result for it.
         ``prefix``: the keys that lead to it.
-        ``kind``: of the file.
+        ``kind``: the kind of the file, for the message.
     """
     if (path := truth_value(written, made)) is not None:
         raise not_a_number(prefix + ".".join(map(str, path)), kind)
 
 
 def truth_value(written: Any, made: Any) -> tuple[int | str, ...] | None:
-    """The keys that lead to the first truth value of which a number was made; None where there is none.
+    """The keys that lead to the first truth value that was converted to a number; None if there is none.
 
     Example: ``truth_value({"layers": True}, StudentSettings(layers=1))``
     """
@@ -414,12 +418,12 @@ def truth_value(written: Any, made: Any) -> tuple[int | str, ...] | None:
         pairs = [(place, *both) for place, both in enumerate(zip(written, made, strict=True))]
     else:
         return None
-    found = ((key, truth_value(value, result)) for key, value, result in pairs)
-    return next(((key, *rest) for key, rest in found if rest is not None), None)
+    paths = ((key, truth_value(value, result)) for key, value, result in pairs)
+    return next(((key, *rest) for key, rest in paths if rest is not None), None)
 
 
 def not_a_number(path: str, kind: str) -> RecipeError:
-    """The error for a truth value in the place of a number."""
+    """The error for a truth value where a number is expected."""
     return RecipeError(
         f"the {kind}'s {path} is a truth value",
         expected="a number; YAML reads yes and no, on and off as true and false",
@@ -430,23 +434,23 @@ def not_a_number(path: str, kind: str) -> RecipeError:
 def refusal(
     error: pydantic.ValidationError, schema: Any, prefix: str = "", kind: str = "recipe"
 ) -> RecipeError:
-    """The first fault that pydantic found, as an error of ours: which key, its value, what was expected."""
-    found = [(*_followed(schema, fault["loc"]), fault) for fault in error.errors()]
-    own, holder, first = found[0]
-    if not own and first["type"] == "value_error":  # of several keys together
+    """A RecipeError for pydantic's first fault: the key, its value, and what was expected."""
+    faults = [(*_followed(schema, fault["loc"]), fault) for fault in error.errors()]
+    keys, holder, first = faults[0]
+    if not keys and first["type"] == "value_error":  # of several keys together
         fault = first["msg"].removeprefix("Value error, ")
         return RecipeError(f"{prefix.rstrip('.') or f'the {kind}'}: {fault}", remedy="change one of them")
-    path = prefix + ".".join(str(part) for part in own)
+    path = prefix + ".".join(str(part) for part in keys)
     if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return RecipeError(
-            f"the {kind} has an unknown key {path!r}", remedy=nearest(str(own[-1]), _fields(holder))
+            f"the {kind} has an unknown key {path!r}", remedy=nearest(str(keys[-1]), _fields(holder))
         )
     if first["type"] == "missing":
         return RecipeError(f"the {kind} lacks {path!r}", remedy=f"add {path}")
     if isinstance(first["input"], bool) and first["type"].startswith(("greater_than", "less_than", "finite")):
         return not_a_number(path, kind)
-    # The members of a union each list what they would have taken.
-    expected = dict.fromkeys(fault["msg"] for other, _, fault in found if other == own)
+    # Each member of a union has its own message of what it accepts.
+    expected = dict.fromkeys(fault["msg"] for other, _, fault in faults if other == keys)
     shown = " or ".join(
         message.removeprefix("Input should be ").removeprefix("Value error, ") for message in expected
     )
@@ -458,8 +462,8 @@ def refusal(
 
 
 def _followed(schema: Any, loc: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Any]:
-    """The part of pydantic's path that the user wrote, without its names for members of a union; and what holds its
-    last key."""
+    """The part of pydantic's path that the user wrote, without the names of union members, and the schema that holds
+    its last key."""
     path: list[int | str] = []
     holder = schema
     for part in loc:
@@ -470,7 +474,7 @@ def _followed(schema: Any, loc: tuple[int | str, ...]) -> tuple[tuple[int | str,
             schema = field.annotation if field is not None else None
         elif isinstance(part, int) or get_origin(_plain(schema)) is dict:
             schema = next(iter(get_args(_plain(schema))[-1:]), None)
-        elif fields:  # a key that there is not: the last of the path
+        elif fields:  # an unknown key, which ends the path
             path.append(part)
             break
         else:
@@ -480,17 +484,17 @@ def _followed(schema: Any, loc: tuple[int | str, ...]) -> tuple[tuple[int | str,
 
 
 def _plain(annotation: Any) -> Any:
-    """A type without what is annotated about it, and without the None beside it."""
+    """A type without its annotations, and without an optional None."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
-        some = [member for member in get_args(annotation) if member is not type(None)]
-        return _plain(some[0]) if len(some) == 1 else annotation
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return _plain(members[0]) if len(members) == 1 else annotation
     return annotation
 
 
 def _fields(schema: Any) -> dict[str, Any]:
-    """The keys that a model or an objective has, with what is known of each."""
+    """The keys of a model or an objective, each with its field."""
     plain = _plain(schema)
     if hasattr(plain, "model_fields"):
         return dict(plain.model_fields)

@@ -1,4 +1,4 @@
-"""Tokens and passwords in a recipe: used, and left out of everything that is written or printed."""
+"""Tokens and passwords in a recipe: they are used, but never written or printed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VALUE = re.compile(
 
 
 def redacted(content: Any) -> Any:
-    """The content with every secret replaced: what stands under a secret's name, and what looks like one."""
+    """The content with every secret replaced: values under a secret's name, and texts that look like a secret."""
     if isinstance(content, Mapping):
         return {
             key: REDACTED if _is_secret(key, value) else redacted(value) for key, value in content.items()
@@ -33,7 +33,7 @@ def redacted(content: Any) -> Any:
 
 
 def without_secrets(change: str) -> str:
-    """A change ``key.key=value`` as it may be printed."""
+    """A change ``key.key=value`` without its secret, for printing."""
     path, equals, value = change.partition("=")
     words = re.findall(r"[\w-]+", change if re.search(r"[:{]", value) else path)
     if equals and any(_is_secret(word, value) for word in words):
@@ -42,7 +42,7 @@ def without_secrets(change: str) -> str:
 
 
 def refuse_redacted(content: Any, where: str) -> None:
-    """Raise RecipeError for a value that was left out when the recipe was written."""
+    """Raise RecipeError for a secret that was left out when the recipe was written."""
     for path in _redacted_in(content, where):
         raise RecipeError(
             f"{path} is {REDACTED}: the run that wrote this recipe left the secret out",

@@ -1,4 +1,4 @@
-"""The one reader of YAML: plain values only, of bounded size, depth and aliases, and no key twice."""
+"""The only reader of YAML: plain values, bounded size, depth and aliases, and no duplicate keys."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import yaml
 
 MAX_BYTES, MAX_NODES, MAX_DEPTH = 64 << 10, 5_000, 40
-"""Far above what a recipe or a bench file needs, and read within a second."""
+"""Limits far above the needs of a recipe or a bench file; such a file is read within a second."""
 
 
 class YamlError(ValueError):
-    """A text that is no YAML that we read; the message ends with the line, where there is one."""
+    """The error for a text that is no YAML, or exceeds the limits. The message ends with the line, if known."""
 
 
 def load_yaml(content: str | bytes) -> Any:
     """The value of a YAML text.
 
-    Raises YamlError for more than ``MAX_BYTES``, ``MAX_NODES`` (with every alias counted as what it stands for) or
-    ``MAX_DEPTH``, for an alias inside of what it stands for, for a key that stands twice in a mapping, for tags of
-    objects, and for anything that is not YAML; UnicodeDecodeError for bytes that are not UTF-8.
+    Raises YamlError for more than ``MAX_BYTES``, ``MAX_NODES`` (an alias counts as many nodes as its content) or
+    ``MAX_DEPTH``, for an alias inside its own content, for a duplicate key in a mapping, for tags of objects, and for
+    anything that is not YAML. Raises UnicodeDecodeError for bytes that are not UTF-8.
     """
     size = len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
@@ -33,12 +33,14 @@ def load_yaml(content: str | bytes) -> Any:
     except YamlError:
         raise
     except RecursionError as error:
-        raise YamlError("it is nested too deep") from error
+        raise YamlError("it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", in line {mark.line + 1}" if mark else ""
         raise YamlError(f"{error.problem or error.context}{place}") from error
-    except Exception as error:  # PyYAML lets its constructors' errors through: of "2001-02-30", of "!!int ''"
+    except (
+        Exception
+    ) as error:  # PyYAML passes on errors of constructors, such as for "2001-02-30" or "!!int ''"
         raise YamlError(" ".join(str(error).split())) from error
     finally:
         if loader is not None:
@@ -72,9 +74,9 @@ def _note_lines(node: Any, path: tuple[str | int, ...], found: dict[tuple[str | 
 
 
 def read_yaml(file: Path) -> Any:
-    """The value of a YAML file, of which no more is read than ``load_yaml`` takes. Raises YamlError and OSError."""
+    """The value of a YAML file. At most ``MAX_BYTES`` are read. Raises YamlError and OSError."""
     if file.exists() and not file.is_file() and not file.is_dir():
-        raise YamlError("it is not a regular file")  # to open a pipe that nobody writes to would wait forever
+        raise YamlError("it is not a regular file")  # opening a pipe without a writer would wait forever
     with file.open("rb") as stream:
         return load_yaml(stream.read(MAX_BYTES + 1))
 
@@ -84,7 +86,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.depth = self.nodes = 0
         self.size_of: dict[int, int] = {}
-        """How many nodes an anchored node stands for, by its identity."""
+        """The number of nodes in an anchored node, by the node's id."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()
@@ -92,9 +94,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             node: Any = super().compose_node(parent, index)
             if id(node) not in self.size_of:
-                raise YamlError(
-                    f"the alias *{event.anchor} stands inside of what it stands for, in line {line}"
-                )
+                raise YamlError(f"the alias *{event.anchor} is used inside its own content, in line {line}")
             self.nodes += self.size_of[id(node)]
         else:
             self.depth += 1
@@ -122,5 +122,5 @@ def _refuse_twice(node: yaml.MappingNode) -> None:
         line = key.start_mark.line + 1
         if (key.tag, key.value) in lines:
             first = lines[key.tag, key.value]
-            raise YamlError(f"the key {key.value!r} stands twice, in line {first} and in line {line}")
+            raise YamlError(f"the key {key.value!r} is used twice, in line {first} and in line {line}")
         lines[key.tag, key.value] = line

@@ -1,4 +1,4 @@
-"""A teacher whose signals were all computed or read beforehand: a file of answers, a function, another tokenizer."""
+"""A teacher whose signals are computed before training: a file of predictions, a function, another tokenizer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from gradistill.signals.word_replacement import known_words
 class AnsweredTeacher:
     """A teacher whose signals are in memory (``TeacherSignals``).
 
-    ``values`` holds for each signal, as a store would (``Signal.stored_as``), an array for each row by its number.
-    ``seconds`` is the time that they took.
+    ``values``: for each signal, in its stored form (``Signal.stored_as``), one array for each row index.
+    ``seconds``: the time that computing them took.
     """
 
     values: Mapping[Signal, Mapping[int, np.ndarray]]
@@ -39,14 +39,12 @@ class AnsweredTeacher:
         if of_rows is None or missing or not rows:
             raise DataError(
                 f"The teacher has no {signal.title} for the rows {missing[:8] or rows}.",
-                expected="rows with a column index, and answers for each of them",
-                remedy="make the teacher of the rows that are trained on",
+                expected="rows with a column index, and predictions for each of them",
+                remedy="make the teacher from the rows that the student is trained on",
             )
         arrays: list[Any] = [of_rows[row] for row in rows]
         if isinstance(signal, WordScores | WordsRead):
-            count = max(
-                int(known_words(batch).max()) + 1, 1
-            )  # words that the student reads; no others matter
+            count = max(int(known_words(batch).max()) + 1, 1)  # only words that the student reads matter
             arrays = [_as_long_as(count, array) for array in arrays]
         return torch.from_numpy(np.stack(arrays)).to(batch.mask.device)
 

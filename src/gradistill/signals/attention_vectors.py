@@ -20,8 +20,8 @@ _PARTS = get_args(Part)
 
 @dataclass(frozen=True)
 class AttentionVectors(Signal):
-    """``(batch, layer, token, head, part)``: queries, keys or values of the self-attention of ``layers``, as they enter
-    the scores (after rotary positions; key heads that queries share, repeated)."""
+    """``(batch, layer, token, head, part)``: queries, keys or values of the self-attention of ``layers``. They are
+    taken after rotary positions; key and value heads that several queries share are repeated."""
 
     title: ClassVar[str] = "self-attention"
     of_tokens: ClassVar[bool] = True

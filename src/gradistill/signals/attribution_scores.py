@@ -15,15 +15,15 @@ from gradistill.signals.base import Layout, TargetSignal
 from gradistill.signals.forward_pass import ForwardPass
 
 ROWS_AT_ONCE = 64
-"""Rows that share a forward pass where several steps run the model again."""
+"""Rows in one forward pass when several steps of Integrated Gradients run the model again."""
 
 
 @dataclass(frozen=True)
 class AttributionScores(TargetSignal):
-    """Token scores of Integrated Gradients, ``(batch, view, token)``; one right Riemann step: gradient × input.
+    """Token scores of Integrated Gradients, ``(batch, view, token)``. One right Riemann step is gradient × input.
 
-    ``keep`` is the share of each token's attribution entries that enter its score, a norm. ``signed`` scores are
-    sums of all entries instead.
+    A score is the norm of a token's attribution entries; ``keep`` is the share of entries that enter it. With
+    ``signed`` it is the sum of all entries instead.
     """
 
     title: ClassVar[str] = "attributions"

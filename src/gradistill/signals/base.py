@@ -21,13 +21,13 @@ from gradistill.signals.explained_words import passes_of_words
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
 CHANGED_WORDS, GRADIENTS = "changed words", "gradients"
-"""What figures of an audit rest on: predictions of texts with other words, and gradients at the input."""
+"""Kinds of audit figures: measured on predictions for texts with changed words, or on gradients at the input."""
 
 
 class Layout(NamedTuple):
-    """The numbers of one example, or of one token where ``per_token`` is set.
+    """The shape of the values of one example, or of one token where ``per_token`` is set.
 
-    ``vectors``: the last axis is a vector, which a store may write in a narrower type, scaled by its largest entry.
+    ``vectors``: the last axis is a vector. A store may write it in a smaller type, scaled by its largest entry.
     """
 
     shape: tuple[int, ...]
@@ -37,14 +37,13 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Signal(ABC):
-    """A frozen dataclass: equal fields, equal signal. ``title`` is what people call it.
+    """Base class of signals: a frozen dataclass, so that equal fields are an equal signal. ``title``: its usual name.
 
-    ``replaces_words``: whether it is of texts with words replaced, for which a batch must know its words and what may
-    stand in for them. ``cross_tokenizer``: whether it is of whole texts or their words, so that models with different
-    tokenizers and widths can be compared by it. ``of_tokens``: whether it has a meaning where each token has a label.
-    ``trains_on``: what a student learns to share through this signal that figures of an audit rest on too, such as
-    ``CHANGED_WORDS``; those figures favour it.
-    ``tokens_first``: whether tokens are the first axis of what it has for each of them, and not the second.
+    ``replaces_words``: computed on texts with replaced words; a batch must then hold word ids and replacement tokens.
+    ``cross_tokenizer``: about whole texts or words, so that models with different tokenizers or widths are comparable.
+    ``of_tokens``: defined for token classification.
+    ``trains_on``: the kind of audit figure that this signal trains on, such as ``CHANGED_WORDS``; such figures get a †.
+    ``tokens_first``: in a signal with values for each token, tokens are the first axis after the batch, not the second.
     """
 
     title: ClassVar[str]
@@ -56,7 +55,7 @@ class Signal(ABC):
 
     @property
     def of_outputs(self) -> bool:
-        """Whether it can be had from a model that is only a function of whole texts."""
+        """Whether it can be computed from a model that is only a function of whole texts."""
         return self.cross_tokenizer and self.needs() == Needs()
 
     @abstractmethod
@@ -69,10 +68,10 @@ class Signal(ABC):
 
     @abstractmethod
     def layout(self, model: ModelFacts) -> Layout:
-        """What a store keeps of an example, or of a token."""
+        """The shape of the values that a store keeps for an example, or for a token."""
 
     def stored_as(self) -> Signal:
-        """The signal whose column holds this one."""
+        """The signal that a store keeps, from which this one is cut."""
         return self
 
     def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:
@@ -81,12 +80,12 @@ class Signal(ABC):
 
     @property
     def second_order(self) -> bool:
-        """Whether a student that is trained to share it is differentiated twice."""
+        """Whether training a student on this signal differentiates the student twice."""
         return bool(self.needs().targets)
 
     @property
     def column_name(self) -> str:
-        """The name of its column in a store: stores of earlier versions have it too."""
+        """The name of the signal's column in a store. It must not change: earlier stores use it."""
         fields: dict[str, Any] = asdict(self)
         target = fields.pop("target", {})
         parts = [type(self).__name__, *target.values(), *fields.values()]
@@ -106,17 +105,17 @@ class TargetSignal(Signal):
 
     @abstractmethod
     def of_text(self, forward: ForwardPass) -> Tensor:
-        """The signal, ``(batch, view, …)``, of a model with one label a text, or of one word of each text."""
+        """The signal, ``(batch, view, …)``, for one label of each text, or for one word's label."""
 
     def compute(self, forward: ForwardPass) -> Tensor:
-        """Of a ``WordTarget`` that of each drawn word, one behind the other."""
+        """The signal. For a ``WordTarget``: the signals of all drawn words, concatenated along the view axis."""
         if not isinstance(self.target, WordTarget):
             return self.of_text(forward)
         of_word = replace(self, target=self.target.plain)
         return torch.cat([of_word.of_text(one) for one in passes_of_words(forward, self.target)], dim=1)
 
     def stored_as(self) -> Signal:
-        """All views, of all words that are drawn: a label that is drawn at every step can be any."""
+        """The signal of all views and all drawn words: a view that is drawn in every step can be any of them."""
         return replace(self, target=self.target.whole)
 
     def from_stored(self, stored: Tensor, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the path of Integrated Gradients starts: at zero, or at the same text without its words."""
+"""Baselines of Integrated Gradients: zero embeddings, or the same text without its words."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from gradistill.signals.forward_pass import ForwardPass
 from gradistill.signals.word_replacement import row_generator
 
 Baseline = Literal["zero", "padding", "mask", "tokens"]
-"""``zero`` embeddings (Sundararajan et al. 2017), or padding, masks or ``tokens`` of the data in place of the words
+"""``zero`` embeddings (Sundararajan et al. 2017), or words replaced by padding, masks or ``tokens`` of the data
 (expected gradients, Erion et al. 2021, arXiv 1906.10670)."""
 
 
 IN_ONE_TEXT = ("padding", "mask", "zero")
-"""Those that need no other texts."""
+"""Baselines that need no other texts."""
 
 
 def check_baseline(baseline: str, known: Sequence[str] = get_args(Baseline)) -> None:
-    """Raise RecipeError for a baseline that is none of those ``known``."""
+    """Raise RecipeError for a baseline that is not among ``known``."""
     if baseline not in known:
         raise RecipeError(
-            f"the baseline {baseline!r} of Integrated Gradients",
-            expected="one of those there are",
+            f"{baseline!r} is no baseline of Integrated Gradients",
+            expected="a known baseline",
             remedy=nearest(baseline, known),
         )
 
@@ -37,10 +37,10 @@ def check_baseline(baseline: str, known: Sequence[str] = get_args(Baseline)) -> 
 def baseline_embeddings(
     forward: ForwardPass, baseline: Baseline, *, draws: int, seed: int
 ) -> Iterator[Float[Tensor, "batch token hidden"]]:
-    """The embedding output at each start of a path: one, or ``draws`` of them where tokens are drawn.
+    """Yield the embedding output at each start of a path: one, or ``draws`` of them for the baseline ``tokens``.
 
-    Special tokens and padding stay. What is drawn depends on ``seed`` and on the tokens of the row alone. Raises
-    DataError for a batch that does not know its words, or what is to stand in for them.
+    Special tokens and padding stay. Draws depend on ``seed`` and on the row's tokens alone. Raises DataError for a
+    batch without word ids or without replacement tokens.
     """
     if baseline == "zero":
         yield torch.zeros_like(forward.embedding)
@@ -49,7 +49,7 @@ def baseline_embeddings(
     known = {"mask": batch.mask_token_id, "tokens": batch.token_pool}.get(baseline, 0)
     if known is None or batch.word_ids is None:
         raise DataError(
-            f"The baseline {baseline!r} needs words, and what stands in for them; the rows or their collator lack it.",
+            f"The baseline {baseline!r} needs word ids and replacement tokens, which the rows or their collator lack.",
             expected="rows with special_tokens_mask or word_ids, and a collator with a tokenizer",
             remedy="make the rows by gradistill.encode, and batches by gradistill.Collator(tokenizer)",
         )
@@ -72,13 +72,15 @@ def _network(forward: ForwardPass) -> Any:
 def _drawn_tokens(
     forward: ForwardPass, words: Bool[Tensor, "batch token"], seed: int, number: int
 ) -> Int[Tensor, "batch token"]:
-    """The token ids of the batch with tokens of the data, as often as they occur there, in place of its words."""
+    """The token ids of the batch with words replaced by tokens of the data, drawn by their frequency."""
     ids, pool = forward.batch.inputs["input_ids"], forward.batch.token_pool
     assert pool is not None
     readable = _network(forward).get_input_embeddings().num_embeddings
     pool = pool[pool < readable].cpu().numpy()
     changed = ids.cpu().numpy().copy()
-    for row, own, real in zip(changed, words.cpu().numpy(), forward.batch.mask.cpu().numpy(), strict=True):
+    for row, replaced, real in zip(
+        changed, words.cpu().numpy(), forward.batch.mask.cpu().numpy(), strict=True
+    ):
         generator = row_generator(seed, number, row[real])
-        row[own] = pool[generator.integers(len(pool), size=np.count_nonzero(own))]
+        row[replaced] = pool[generator.integers(len(pool), size=np.count_nonzero(replaced))]
     return torch.as_tensor(changed).to(ids)

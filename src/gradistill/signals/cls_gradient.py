@@ -19,7 +19,7 @@ class ClsGradient(TargetSignal):
     """``∇ target`` at the [CLS] position of the states after ``layers``, ``(batch, view, layer, hidden)``."""
 
     title: ClassVar[str] = "[CLS] gradients"
-    trains_on: ClassVar[str | None] = None  # they are not at the input
+    trains_on: ClassVar[str | None] = None  # these gradients are not taken at the input
 
     layers: tuple[int, ...]
 

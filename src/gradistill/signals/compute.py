@@ -26,9 +26,9 @@ def compute_signals(
 ) -> SignalValues:
     """Compute signals from one forward pass and one call for all inner gradients.
 
-    With ``create_graph`` everything keeps its graph (a student in training); without it everything is detached.
-    Integrated Gradients of several steps run the model again. Without ``share_views`` every view takes an inner
-    gradient of its own. Raises ModelError where the model cannot record what a signal needs.
+    With ``create_graph`` all values keep their graph (a student in training); without it they are detached. Integrated
+    Gradients of several steps run the model again. Without ``share_views`` every view takes its own inner gradient.
+    Raises ModelError where the model cannot record what a signal needs.
     """
     wanted = tuple(dict.fromkeys(signals))
     needs = Needs.union(signal.needs() for signal in wanted)

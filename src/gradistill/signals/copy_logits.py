@@ -1,4 +1,4 @@
-"""What a model predicts for copies of a text in which some of the words are gone."""
+"""A model's predictions for copies of a text in which some words are replaced."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ Sizes = Literal["rate", "shapley"]
 
 @dataclass(frozen=True)
 class CopyLogits(DrawnLogits):
-    """Logits of copies of every example in which some words are gone.
+    """Logits of copies of every example in which some words are replaced.
 
-    In each copy some words of the raw text stay and the tokens of the others are replaced: by the mask token, by tokens
-    drawn from the data, or by ``either``, a copy at a time. With the sizes ``rate`` each copy draws a rate from the
-    range ``keep`` and every word stays with that rate; with ``shapley`` the number of words that stay has the weight
-    of the Shapley kernel, ``1 / (s · (n − s))``. At least one word goes, and with ``shapley`` at least one stays.
+    Each copy keeps some words of the raw text and replaces the tokens of the others: by the mask token, by tokens drawn
+    from the data, or by ``either`` of the two, chosen for each copy. With ``sizes="rate"`` each copy draws a rate from
+    the range ``keep`` and keeps every word with that probability. With ``"shapley"`` the number s of kept words is
+    drawn with the weights of the Shapley kernel, ``1 / (s · (n − s))``. At least one word is replaced; with
+    ``"shapley"`` at least one is kept.
     """
 
     title: ClassVar[str] = "logits of changed copies"
@@ -49,9 +50,9 @@ class CopyLogits(DrawnLogits):
         return forward.with_tokens(changed.flatten(0, 1), examples).unflatten(0, (rows, copies))
 
     def token_ids(self, batch: Batch, sets: Sequence[int]) -> Int[Tensor, "batch copy token"]:
-        """The token ids of the copies of these sets.
+        """The token ids of the copies in ``sets``.
 
-        Raises DataError where a batch does not know its words, or what may stand in for them.
+        Raises DataError for a batch without word ids or without replacement tokens.
         """
         ids, numbers = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
         filler, pool = stand_ins(batch, self.replacement)
@@ -71,20 +72,20 @@ class CopyLogits(DrawnLogits):
         filler: int,
         pool: Int[np.ndarray, " pool"],
     ) -> Int[np.ndarray, "copy token"]:
-        """The copies of one row in one set. All is drawn for the row's own tokens, so padding decides nothing."""
-        own, count, places = own_words(words)
-        generator = self.generator(token_ids[own], number)
+        """The copies of one row in set ``number``. Draws depend on the row's tokens only, not on padding."""
+        positions, count, word_of_token = own_words(words)
+        generator = self.generator(token_ids[positions], number)
         kept = self.coalitions(count, generator)
-        others = pool[generator.integers(len(pool), size=(self.copies, len(own)))]
+        others = pool[generator.integers(len(pool), size=(self.copies, len(positions)))]
         if self.replacement != "tokens":
             masks = (generator.random((self.copies, 1)) < 0.5) | (self.replacement == "mask")
             others = np.where(masks, filler, others)
         copies = np.repeat(token_ids[None], self.copies, axis=0)
-        copies[:, own] = np.where(kept[:, places], token_ids[own], others)
+        copies[:, positions] = np.where(kept[:, word_of_token], token_ids[positions], others)
         return copies
 
     def coalitions(self, words: int, generator: np.random.Generator) -> Bool[np.ndarray, "copy word"]:
-        """The words that stay in each copy."""
+        """A mask of the words that each copy keeps."""
         if self.sizes == "shapley" and words > 1:
             sizes = np.arange(1, words)
             weights = 1 / (sizes * (words - sizes))

@@ -1,11 +1,12 @@
-"""The edit of a text that turns the teacher: found on the teacher, and predicted by both models.
+"""The smallest edit of a text that changes the teacher's label: searched on the teacher, predicted by both models.
 
-Words are replaced in the order in which the teacher's gradient expects them to carry its label: the change of the
-label's log-odds F when word i is replaced is to first order ``⟨∂F/∂E_i, E′_i − E_i⟩``, E the embedding output and E′
-that of the text with all words replaced (Ebrahimi et al. 2018, HotFlip, arXiv 1712.06751, eq. 3). Of these edits, of 1,
-2, 3, 4, 6, 8 … words and at most half of them, the smallest one is taken that turns the teacher: another label is ahead
-by ``margin``. Where none does, and in a regression, it is the one with the lowest F. Small edits that turn a model are
-those of Ross et al. 2021 (MiCE, arXiv 2012.13985); that of an audit tries more (``auditing/flips.py``).
+Words are replaced in the order in which the teacher's gradient predicts that they lower its label's log-odds F. When
+word i is replaced, F changes to first order by ``⟨∂F/∂E_i, E′_i − E_i⟩``. E is the embedding output, E′ that of the
+text with all words replaced (Ebrahimi et al. 2018, HotFlip, arXiv 1712.06751, eq. 3). Edits of 1, 2, 3, 4, 6, 8 … words
+are tried, up to half of the words. The smallest edit is taken that changes the label: another label's logit is higher
+by ``margin``. If none does, and in a regression, the edit with the lowest F is taken. Small edits that change a
+prediction follow Ross et al. 2021 (MiCE, arXiv 2012.13985). The search of an audit tries more edits
+(``auditing/flips.py``).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from gradistill.signals.word_replacement import known_words, row_generator, stan
 
 @dataclass(frozen=True)
 class CounterfactualEdit(Signal):
-    """The search; its signals, of the teacher alone, are what it finds.
+    """Base class of the signals of a search for edits, which runs on the teacher alone.
 
-    ``replacement``: what stands in for a word, the mask token or tokens drawn from the data. ``margin``: how far ahead
-    another label must be, in logits. ``seed``: what tokens are drawn by.
+    ``replacement``: what replaces a word, the mask token or tokens drawn from the data. ``margin``: how far another
+    label's logit must be above the old label's. ``seed``: random seed of the drawn tokens.
     """
 
     replaces_words: ClassVar[bool] = True
@@ -48,7 +49,7 @@ class CounterfactualEdit(Signal):
     def edits_and_logits(
         self, forward: ForwardPass
     ) -> tuple[Int[Tensor, "batch token"], Float[Tensor, "batch label"]]:
-        """Token ids of the edited texts, and this model's logits of them. The search runs once a forward pass."""
+        """Token ids of the edited texts, and this model's logits for them. The search runs once for a forward pass."""
         key = (self.replacement, self.margin, self.seed)
         if key not in forward.memo:
             forward.memo[key] = self._search(forward)
@@ -72,15 +73,15 @@ class CounterfactualEdit(Signal):
         mask, pool = stand_ins(batch, self.replacement)
         others = ids.copy()
         for row, of_row in enumerate(words):
-            own = np.flatnonzero(of_row >= 0)
-            drawn = row_generator(self.seed, 0, ids[row][own]).integers(len(pool), size=len(own))
-            others[row][own] = mask if self.replacement == "mask" else pool[drawn]
+            positions = np.flatnonzero(of_row >= 0)
+            drawn = row_generator(self.seed, 0, ids[row][positions]).integers(len(pool), size=len(positions))
+            others[row][positions] = mask if self.replacement == "mask" else pool[drawn]
         return torch.from_numpy(others).to(batch.inputs["input_ids"])
 
 
 @dataclass(frozen=True)
 class CounterfactualTokens(CounterfactualEdit):
-    """Token ids of each text after its edit, ``(batch, 1, token)``, as numbers that a store keeps exactly."""
+    """Token ids of each text after its edit, ``(batch, 1, token)``, as floats that a store keeps exactly."""
 
     title: ClassVar[str] = "tokens of edited texts"
 
@@ -93,7 +94,7 @@ class CounterfactualTokens(CounterfactualEdit):
 
 @dataclass(frozen=True)
 class CounterfactualLogits(CounterfactualEdit):
-    """The teacher's own logits of each text after its edit, ``(batch, label)``."""
+    """The teacher's logits of each text after its edit, ``(batch, label)``."""
 
     title: ClassVar[str] = "logits of edited texts"
 
@@ -106,7 +107,7 @@ class CounterfactualLogits(CounterfactualEdit):
 
 @dataclass(frozen=True)
 class EditedLogits(Signal):
-    """A student's logits of each text after the teacher's edit, ``(batch, label)``; the batch knows the edit."""
+    """A student's logits of each text after the teacher's edit, ``(batch, label)``. The batch holds the edit."""
 
     title: ClassVar[str] = "logits of edited texts"
     replaces_words: ClassVar[bool] = True
@@ -119,9 +120,9 @@ class EditedLogits(Signal):
         edited = forward.batch.edited_ids
         if edited is None:
             raise TrainingError(
-                "A batch does not know the edits that turn the teacher.",
+                "The batch has no edits that change the teacher's label.",
                 expected="the signal CounterfactualTokens of a teacher",
-                remedy="pass a teacher, or a store that holds it",
+                remedy="pass a teacher, or a store that holds this signal",
             )
         return forward.with_tokens(edited, torch.arange(len(edited), device=edited.device))
 
@@ -130,7 +131,7 @@ class EditedLogits(Signal):
 
 
 def edited_ids_of(teacher: Mapping[Signal, Tensor], batch: Batch) -> Int[Tensor, "batch token"] | None:
-    """The token ids of edited texts among a teacher's signals; None where they are not there."""
+    """The token ids of edited texts from a teacher's signals, or None if the teacher has no such signal."""
     for signal, values in teacher.items():
         if isinstance(signal, CounterfactualTokens):
             ids = batch.inputs["input_ids"]
@@ -141,7 +142,7 @@ def edited_ids_of(teacher: Mapping[Signal, Tensor], batch: Batch) -> Int[Tensor,
 def _expected_changes(
     forward: ForwardPass, others: Int[Tensor, "batch token"]
 ) -> Float[Tensor, "batch token"]:
-    """The first-order change of F when a token is replaced by that of ``others``."""
+    """The first-order change of F when each token is replaced by the one in ``others``."""
     gradients = forward.gradients(EXPLAINED_TARGET)[:, 0].detach()
     with torch.no_grad():
         return (gradients * (forward.embedding_of(others) - forward.embedding)).sum(-1)
@@ -150,26 +151,26 @@ def _expected_changes(
 def _edits(
     batch: Batch, others: Int[Tensor, "batch token"], changes: Float[Tensor, "batch token"]
 ) -> tuple[Int[Tensor, "edit token"], Int[Tensor, " edit"]]:
-    """Token ids of all edits that are tried, and the example of each: first those of the fewest words."""
+    """Token ids of all edits to try, those of the fewest words first, and the index of each edit's example."""
     words, ids = known_words(batch), batch.inputs["input_ids"]
     count = int(words.max()) + 1
-    there = torch.zeros(len(words), count + 1, dtype=torch.bool, device=words.device)
-    there.scatter_(1, words + 1, True)
+    present = torch.zeros(len(words), count + 1, dtype=torch.bool, device=words.device)
+    present.scatter_(1, words + 1, True)
     by_word = changes.new_zeros(len(words), count + 1).scatter_add_(1, words + 1, changes)
-    by_word.masked_fill_(~there, torch.inf)[:, 0] = torch.inf  # tokens of no word stay
-    place = by_word.argsort(dim=1, stable=True).argsort(dim=1).gather(1, words + 1)
-    most = (there[:, 1:].sum(1) // 2).clamp(min=1)
+    by_word.masked_fill_(~present, torch.inf)[:, 0] = torch.inf  # tokens of no word are kept
+    rank = by_word.argsort(dim=1, stable=True).argsort(dim=1).gather(1, words + 1)
+    most = (present[:, 1:].sum(1) // 2).clamp(min=1)
     edits, examples = [], []
     for size in _sizes(count):
-        some = ((size <= most) & there[:, 1:].any(1)).nonzero()[:, 0]
-        goes = (place[some] < size) & (words[some] >= 0)
-        edits.append(torch.where(goes, others[some], ids[some]))
-        examples.append(some)
+        rows = ((size <= most) & present[:, 1:].any(1)).nonzero()[:, 0]
+        replaced = (rank[rows] < size) & (words[rows] >= 0)
+        edits.append(torch.where(replaced, others[rows], ids[rows]))
+        examples.append(rows)
     return (torch.cat(edits), torch.cat(examples)) if edits else (ids[:0], words.new_zeros(0))
 
 
 def _sizes(words: int) -> Sequence[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16 … words, at most half of them."""
+    """The sizes of edits to try: 1, 2, 3, 4, 6, 8, 12, 16 … words, up to half of ``words``."""
     doubling = [1 << k for k in range(words.bit_length())]
     return sorted(
         {size for k in doubling for size in (k, k * 3 // 2) if size <= max(1, words // 2) and words}
@@ -183,24 +184,26 @@ def _smallest_that_turns(
     *,
     multi_label: bool = False,
 ) -> Int[Tensor, " batch"]:
-    """For each example the number of its first edit that turns it, else of that with the lowest F. Each example's
-    first entry is the text as it is, which counts only where it has no other. Of several labels a row the top one is
-    turned, if it is there at all, where its logit is below −``margin``."""
-    found: list[Any] = []
+    """For each example the index of its first edit that changes the label, else of the edit with the lowest F.
+
+    An example's first entry is the unchanged text, which is chosen only if there are no edits. With several labels a
+    row the top label changes where its logit is at most −``margin``, if it was predicted at all.
+    """
+    chosen: list[Any] = []
     for example in range(int(examples.max()) + 1):
-        own = (examples == example).nonzero()[:, 0]
-        of_own = logits[own]
-        if len(own) == 1:
-            found.append(own[0])
+        entries = (examples == example).nonzero()[:, 0]
+        outputs = logits[entries]
+        if len(entries) == 1:
+            chosen.append(entries[0])
             continue
-        before = int(of_own[0].argmax())
-        rest = of_own[1:].clone()
-        rest[:, before] = -torch.inf
-        kept = of_own[1:, before]
-        turned, others = kept.new_zeros(0), torch.zeros_like(kept)
+        label = int(outputs[0].argmax())
+        rest = outputs[1:].clone()
+        rest[:, label] = -torch.inf
+        kept = outputs[1:, label]
+        changed, others = kept.new_zeros(0), torch.zeros_like(kept)
         if multi_label:
-            turned = (-kept >= margin).nonzero()[:, 0] if of_own[0, before] > 0 else turned
-        elif of_own.shape[1] > 1:
-            turned, others = (rest.amax(-1) - kept >= margin).nonzero()[:, 0], rest.logsumexp(-1)
-        found.append(own[1 + (int(turned[0]) if len(turned) else int((kept - others).argmin()))])
-    return torch.stack(found)
+            changed = (-kept >= margin).nonzero()[:, 0] if outputs[0, label] > 0 else changed
+        elif outputs.shape[1] > 1:
+            changed, others = (rest.amax(-1) - kept >= margin).nonzero()[:, 0], rest.logsumexp(-1)
+        chosen.append(entries[1 + (int(changed[0]) if len(changed) else int((kept - others).argmin()))])
+    return torch.stack(chosen)

@@ -1,4 +1,4 @@
-"""Logits of drawn variants of every example: what is drawn, when it comes round again, and how a store keeps it."""
+"""Logits of random variants of every example: how they are drawn, repeated over epochs, and stored."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from gradistill.signals.word_replacement import row_generator
 class DrawnLogits(Signal):
     """Logits of ``copies`` variants of every example, ``(batch, copy, label)``, in float32 or wider.
 
-    There are ``sets`` sets of copies, of which an epoch has one and which then come round again; ``every_set``, as a
-    store keeps them, is all of them, one behind the other. They depend on ``seed``, the set and the row's own tokens:
-    not on the other rows of a batch, nor on padding.
+    There are ``sets`` sets of copies; epoch e uses set e modulo ``sets``. ``every_set``, the stored form, holds all
+    sets, concatenated along the copy axis. Copies depend on ``seed``, the set and the row's own tokens, not on the
+    other rows of a batch, nor on padding.
     """
 
     copies: int
@@ -34,7 +34,7 @@ class DrawnLogits(Signal):
 
     @property
     def column_name(self) -> str:
-        """Of a store: the name of each field beside its value."""
+        """The column's name in a store: the class, and each field's name and value."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["every_set"]
         named = (f"{k} {'-'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in fields.items())
@@ -42,7 +42,7 @@ class DrawnLogits(Signal):
 
     @abstractmethod
     def logits_of(self, forward: ForwardPass, sets: Sequence[int]) -> Float[Tensor, "batch copy label"]:
-        """The logits of all copies of these sets."""
+        """The logits of all copies in ``sets``."""
 
     def compute(self, forward: ForwardPass) -> Float[Tensor, "batch copy label"]:
         return self.logits_of(forward, range(self.sets) if self.every_set else [self._set_of(forward.batch)])
@@ -62,5 +62,5 @@ class DrawnLogits(Signal):
         return (0 if batch.drawn is None else batch.drawn.epoch) % self.sets
 
     def generator(self, token_ids: Int[np.ndarray, " token"], number: int) -> np.random.Generator:
-        """That of a row, known by its own tokens, in one of the sets."""
+        """A generator seeded by ``seed``, the set ``number`` and the row's token ids."""
         return row_generator(self.seed, number, token_ids)

@@ -1,4 +1,4 @@
-"""One label of each row explained: what explanations, audits and attributions of many rows differentiate."""
+"""The forward pass behind explanations, audits and attributions: it explains one label of each row."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from gradistill.models.tracing import unwrapped
 from gradistill.signals.forward_pass import ForwardPass, Needs
 
 EXPLAINED_TARGET = Target("log_odds", "teacher")
-"""The log-odds of the batch's ``teacher_labels``, else of the label that the model predicts; the prediction in a
-regression."""
+"""The log-odds of the batch's ``teacher_labels``, or without these of the predicted label; in a regression the
+prediction."""
 
 
 def refuse_labelled_tokens(model: nn.Module) -> None:
-    """Raise ModelError for a model that labels tokens: it has no one label of a row."""
+    """Raise ModelError for a token classifier: its rows have no single label."""
     if is_token_classifier(unwrapped(model)):
         raise ModelError(
-            f"{type(model).__name__} labels tokens, and one label of each row is to be explained",
+            f"{type(model).__name__} labels tokens, and an explanation is of one label of each row",
             expected="a sequence classifier",
-            remedy="choose a classifier of whole texts: there are no explanations of words with a label each",
+            remedy="choose a classifier of whole texts: explanations of token classifiers are not available",
         )
 
 
 def explained_pass(model: ProbedModel, batch: Batch) -> ForwardPass:
-    """A forward pass that ``EXPLAINED_TARGET`` can be differentiated on. To be used inside ``frozen_eval(model)``.
+    """Run a forward pass on which ``EXPLAINED_TARGET`` can be differentiated. Use it inside ``frozen_eval(model)``.
 
-    Raises ModelError for a model that labels tokens, and GradistillError for labels that it does not have.
+    Raises ModelError for a token classifier, and GradistillError for ``teacher_labels`` that the model does not have.
     """
     labels, given = model.probe.labels, batch.teacher_labels
     refuse_labelled_tokens(model.model)
     if given is not None and len(strange := given[(given < 0) | (given >= labels)]):
         raise GradistillError(
-            f"A label to explain is {int(strange[0])}, and the model has {labels}.",
+            f"The label to explain is {int(strange[0])}, and the model has {labels} labels.",
             expected=f"class ids from 0 to {labels - 1}",
         )
     with torch.enable_grad():
@@ -46,7 +46,7 @@ def explained_pass(model: ProbedModel, batch: Batch) -> ForwardPass:
 
 
 def explained_labels(forward: ForwardPass) -> Int[Tensor, " batch"]:
-    """The label of each row that ``EXPLAINED_TARGET`` is of; 0 in a regression."""
+    """The label of each row that ``EXPLAINED_TARGET`` explains; 0 in a regression."""
     if (given := forward.batch.teacher_labels) is not None:
         return given
     return forward.logits.detach().argmax(-1)

@@ -1,4 +1,4 @@
-"""Words of a text that are explained, where each word has a label: which ones, and a forward pass for each."""
+"""Words that are explained in token classification: how they are drawn, and a forward pass for each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gradistill.signals.word_replacement import row_generator
 
 
 def passes_of_words(forward: ForwardPass, target: WordTarget) -> Sequence[ForwardPass]:
-    """One for each word that ``target`` explains: this forward pass, its logits those of one word of each text.
+    """One view of ``forward`` for each word that ``target`` explains, with that word's logits as the text's logits.
 
-    Nothing is run again. Of a text with fewer words some explain its first token; ``Batch.over_explained`` leaves them
-    out.
+    The model does not run again. In a text with fewer words, the surplus ones explain the first token;
+    ``Batch.over_explained`` leaves them out.
     """
     key = (WordTarget, target.words, target.every_set)
     if key not in forward.memo:
@@ -61,21 +61,20 @@ def _of_word(
 def drawn_places(
     batch: Batch, labels: Int[Tensor, "batch token"], words: int, sets: Sequence[int]
 ) -> Int[Tensor, "batch place"]:
-    """The first tokens of the words that are explained, ``words`` of each set, one set behind the other.
+    """The positions of the first tokens of the explained words: ``words`` in each set, the sets concatenated.
 
-    ``labels`` are the teacher's. In each set every label that it gives in the text comes first with the same chance,
-    and no label twice before the others came once: most words are in no span, and a uniform draw would miss the spans.
-    What is drawn depends on the set, the text's own tokens and its labels: not on other rows, nor on padding. Where a
-    text has fewer words the rest are 0.
+    ``labels`` are the teacher's. In each set, the labels that the teacher predicts in the text take turns in a random
+    order: most words are in no span, and a uniform draw would miss the spans. Draws depend on the set, the text's
+    tokens and its labels, not on other rows, nor on padding. In a text with fewer words the remaining positions are 0.
     """
     ids, first = batch.inputs["input_ids"].cpu().numpy(), batch.first_tokens.cpu().numpy()
     mask, given = batch.mask.cpu().numpy(), labels.cpu().numpy()
     places = np.zeros((len(ids), len(sets), words), dtype=np.int64)
-    for row, own in enumerate(first):
-        there = np.flatnonzero(own)
+    for row, starts in enumerate(first):
+        positions = np.flatnonzero(starts)
         for column, number in enumerate(sets):
             generator = row_generator(0, number, ids[row][mask[row]])
-            drawn = _by_turns(there, given[row][there], generator)[:words]
+            drawn = _by_turns(positions, given[row][positions], generator)[:words]
             places[row, column, : len(drawn)] = drawn
     return torch.from_numpy(places).flatten(1).to(batch.mask.device)
 
@@ -83,7 +82,7 @@ def drawn_places(
 def _by_turns(
     places: Int[np.ndarray, " word"], labels: Int[np.ndarray, " word"], generator: np.random.Generator
 ) -> Int[np.ndarray, " word"]:
-    """The places in a random order in which labels take turns."""
+    """``places`` in a random order in which the labels take turns."""
     order = generator.permutation(len(places))
     places, labels = places[order], labels[order]
     kinds, kind = np.unique(labels, return_inverse=True)

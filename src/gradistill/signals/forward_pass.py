@@ -1,4 +1,4 @@
-"""One model, one batch, one forward pass: what it recorded, its gradients, and the same batch with changed inputs."""
+"""One model, one batch, one forward pass: its records, its gradients, and runs of the batch with changed inputs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from gradistill.models.probe import Probe
 from gradistill.models.tracing import unwrapped
 
 TOKENS_AT_ONCE = 2048
-"""About as many tokens, padding included, share a forward pass where many variants of a batch run."""
+"""Approximate number of tokens, padding included, in one forward pass over many variants of a batch."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a forward pass must record beside the logits.
+    """What a forward pass must record in addition to the logits.
 
-    ``layers``: those whose states, self-attention or gradients are read; 0 is the embedding output. ``attention``:
+    ``layers``: layers whose states, self-attention or gradients are read; 0 is the embedding output. ``attention``:
     whether queries, keys and values are recorded. ``targets`` are differentiated at the embedding output and at the
-    states after ``gradient_layers``. ``embedding``: whether the embedding output is recorded where no target is.
+    states after ``gradient_layers``. ``embedding``: record the embedding output even without targets.
     """
 
     layers: tuple[int, ...] = ()
@@ -42,7 +42,7 @@ class Needs:
 
     @classmethod
     def union(cls, needs: Iterable[Needs]) -> Needs:
-        """What one forward pass must record for all of these."""
+        """The union of ``needs``: what one forward pass must record for all of them."""
         needs = tuple(needs)
         return cls(
             layers=tuple(sorted({layer for need in needs for layer in need.layers})),
@@ -55,10 +55,10 @@ class Needs:
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What one forward pass left behind.
+    """The records of one forward pass.
 
-    ``sites`` are the states inside the model: DistributedDataParallel returns copies, from which no path leads to the
-    logits. ``hidden_states`` are those that it returns, of which a loss must be made.
+    ``sites`` are the states inside the model, at which gradients are taken: DistributedDataParallel returns copies
+    that the logits do not depend on. ``hidden_states`` are the returned states, from which losses must be computed.
     """
 
     logits: Float[Tensor, "batch *token label"]
@@ -68,19 +68,20 @@ class Recorded:
     embedding: Float[Tensor, "batch token hidden"] | None = None
 
     def at(self, place: Int[Tensor, " batch"]) -> Recorded:
-        """The same with the logits of one token of each text, ``(batch, label)``, as those of the text."""
+        """A copy whose logits are those of one token of each text, ``(batch, label)``."""
         rows = torch.arange(len(place), device=place.device)
         return replace(self, logits=self.logits[rows, place])
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """A batch after its forward pass through a model. ``ForwardPass.run`` makes one.
+    """A batch after its forward pass through a model. Create it with ``ForwardPass.run``.
 
-    ``label_ids`` holds what each target is differentiated at (``Target.resolve``); it is settled at the input itself,
-    so that changed inputs keep to the same label. With ``create_graph`` everything keeps its graph. Without
-    ``share_views`` every view takes an inner gradient of its own, as the papers' code does. ``place`` is the token of
-    each text whose logits stand for its own, where a word of a token classifier is explained (``passes_of_words``).
+    ``label_ids`` holds the labels whose logits each target differentiates (``Target.resolve``). They are resolved on
+    the unchanged input, so that runs with changed inputs differentiate the same label. With ``create_graph`` all values
+    keep their graph. Without ``share_views`` every view takes its own inner gradient, as the papers' code does.
+    ``place``, for explained words of a token classifier (``passes_of_words``): the token of each text whose logits are
+    used as the text's.
     """
 
     model: nn.Module
@@ -104,9 +105,9 @@ class ForwardPass:
         create_graph: bool = False,
         share_views: bool = True,
     ) -> ForwardPass:
-        """Run the model forward once. Raises ModelError where it cannot record what is needed.
+        """Run the model once. Raises ModelError if it cannot record what is needed.
 
-        Gradients must be enabled where ``needs`` has targets.
+        Gradients must be enabled if ``needs`` has targets.
         """
         recorded = _recorded(model, probe, batch, needs)
         label_ids = {} if probe.token_labels else label_ids_of(needs.targets, recorded.logits, batch)
@@ -114,24 +115,24 @@ class ForwardPass:
 
     @property
     def logits(self) -> Float[Tensor, "batch *token label"]:
-        """In float32 at least, with their graph; of a token classifier those of every token."""
+        """The logits, in float32 or wider, with their graph; for a token classifier the logits of every token."""
         return self.recorded.logits
 
     @property
     def embedding(self) -> Float[Tensor, "batch token hidden"]:
-        """The embedding output, recorded where that is needed. With its graph where that is kept."""
+        """The embedding output, if it was recorded; with its graph if ``create_graph`` is set."""
         assert self.recorded.embedding is not None
         return self.recorded.embedding if self.create_graph else self.recorded.embedding.detach()
 
     @cached_property
     def text_positions(self) -> tuple[Tensor, Int[Tensor, " batch"]]:
-        """Indices of the token that stands for each text: the rows, and the position in each."""
+        """Row indices, and the position in each row of the token that the head reads."""
         rows = torch.arange(len(self.batch), device=self.logits.device)
         return rows, self.probe.text_position(self.batch)
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
-        """What several signals of this forward pass share, under keys of their own."""
+        """A cache of results that several signals of this forward pass share."""
         return {}
 
     def values(self, target: Target) -> Float[Tensor, "batch view"]:
@@ -141,17 +142,17 @@ class ForwardPass:
     def values_of(
         self, target: Target, logits: Float[Tensor, "row label"], label_ids: Tensor | None
     ) -> Float[Tensor, "row view"]:
-        """The scalars that ``target`` differentiates, of other logits of this model."""
+        """The scalars that ``target`` differentiates, computed from other logits of this model."""
         return target.values(logits, label_ids, multi_label=self.probe.multi_label)
 
     def gradients(self, target: Target, layer: int | None = None) -> Float[Tensor, "batch view token hidden"]:
-        """The gradient of every view at the embedding output, or at the states after a ``layer``."""
+        """The gradients of all views at the embedding output, or at the states after ``layer``."""
         site = 0 if layer is None else 1 + self.needs.gradient_layers.index(layer)
         return self._gradients[target][site]
 
     @cached_property
     def _gradients(self) -> Mapping[Target, Sequence[Tensor]]:
-        """Those of all targets at all sites, from one call: views share inner gradients."""
+        """The gradients of all targets at all sites, from one call: views share inner gradients."""
         assert self.recorded.embedding is not None
         targets = self.needs.targets
         values = [self.values(target) for target in targets]
@@ -171,7 +172,7 @@ class ForwardPass:
     def rerun(
         self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"], target: Target
     ) -> ForwardPass:
-        """The forward pass of other embedding outputs, each of the example of that index."""
+        """Run the model from other embedding outputs; ``examples`` is the index of each one's example."""
         batch, needs = self.batch.rows(examples), Needs(targets=(target,))
         embeddings = embeddings if self.create_graph else embeddings.detach()
         label_ids = self.label_ids[target]
@@ -187,11 +188,11 @@ class ForwardPass:
         )
 
     def path(self, target: Target, baseline: Float[Tensor, "batch token hidden"] | None = None) -> Path:
-        """The straight path from a baseline, zero unless given, to the embedding output, with ``target`` along it."""
+        """The straight path from a baseline (default zero) to the embedding output, with ``target`` along it."""
 
         def at(embeddings: Tensor, examples: Tensor) -> PathPoint:
-            there = self.rerun(embeddings, examples, target)
-            return PathPoint(there.values(target), lambda: there.gradients(target))
+            point = self.rerun(embeddings, examples, target)
+            return PathPoint(point.values(target), lambda: point.gradients(target))
 
         origin = torch.zeros_like(self.embedding) if baseline is None else baseline
         return Path(self.embedding, origin, self.values(target), at)
@@ -199,13 +200,13 @@ class ForwardPass:
     def erase(
         self, erased: Bool[Tensor, "row token"], examples: Int[Tensor, " row"]
     ) -> Float[Tensor, "row label"]:
-        """Logits of examples whose ``erased`` tokens are replaced by the mask token; no gradient.
+        """Logits of examples whose ``erased`` tokens are replaced by the mask token, without gradients.
 
-        Token ids are replaced as they are, nothing is decoded. Raises ModelError where no mask token is known.
+        Token ids are replaced directly, nothing is decoded. Raises ModelError if the batch has no mask token.
         """
         if self.batch.mask_token_id is None:
             raise ModelError(
-                "No token id is known that stands for an erased word.",
+                "The batch has no token id that replaces an erased word.",
                 expected="a collator with a property mask_token_id",
                 remedy="use gradistill.Collator",
             )
@@ -216,7 +217,7 @@ class ForwardPass:
     def with_tokens(
         self, token_ids: Int[Tensor, "row token"], examples: Int[Tensor, " row"]
     ) -> Float[Tensor, "row label"]:
-        """Logits of examples with other token ids of the same number; with their graph where gradients are enabled."""
+        """Logits of examples with equally many other token ids; with their graph if gradients are enabled."""
         return self._in_parts(
             token_ids,
             examples,
@@ -224,20 +225,20 @@ class ForwardPass:
         )
 
     def of_inputs(self, columns: Mapping[str, Tensor]) -> Float[Tensor, "row label"]:
-        """Logits of other texts, given as padded columns; with their graph where gradients are enabled."""
+        """Logits of other texts, given as padded columns; with their graph if gradients are enabled."""
         device = self.batch.mask.device
         count, width = columns["input_ids"].shape
-        some = max(1, TOKENS_AT_ONCE // width)
+        size = max(1, TOKENS_AT_ONCE // width)
         parts = [
-            Batch.of({name: tensor[start : start + some].to(device) for name, tensor in columns.items()})
-            for start in range(0, count, some)
+            Batch.of({name: tensor[start : start + size].to(device) for name, tensor in columns.items()})
+            for start in range(0, count, size)
         ]
         return torch.cat([_recorded(self.model, self.probe, part, Needs()).logits for part in parts])
 
     def with_embeddings(
         self, embeddings: Float[Tensor, "row token hidden"], examples: Int[Tensor, " row"]
     ) -> Float[Tensor, "row label"]:
-        """Logits of examples with other embedding outputs; with their graph where gradients are enabled."""
+        """Logits of examples with other embedding outputs; with their graph if gradients are enabled."""
         return self._in_parts(
             embeddings,
             examples,
@@ -250,23 +251,23 @@ class ForwardPass:
         examples: Int[Tensor, " row"],
         places: Mapping[int, Bool[Tensor, "row token"]],
     ) -> Float[Tensor, "row label"]:
-        """Logits of examples with states from other texts: of token ids of the same number.
+        """Logits of examples in which some states are replaced by those of other texts of equal length, ``token_ids``.
 
-        ``places`` names, by the layer that the states are behind, the tokens whose states are taken. Both texts go
-        through the model together; everything has its graph where gradients are enabled.
+        ``places`` masks, for each layer, the tokens whose states after that layer are replaced. Both texts run through
+        the model together. Logits have their graph if gradients are enabled.
         """
         logits = []
         for rows in torch.arange(len(examples), device=examples.device).split(max(1, self.rows_at_once // 2)):
-            own = self.batch.rows(examples[rows])
+            originals = self.batch.rows(examples[rows])
             both = self.batch.rows(examples[rows].repeat(2))
-            both = _with_ids(both, torch.cat([own.inputs["input_ids"], token_ids[rows]]))
-            here = {layer: of_layer[rows] for layer, of_layer in places.items()}
-            with self.probe.interchanged(self.model, here):
+            both = _with_ids(both, torch.cat([originals.inputs["input_ids"], token_ids[rows]]))
+            replaced = {layer: of_layer[rows] for layer, of_layer in places.items()}
+            with self.probe.interchanged(self.model, replaced):
                 logits.append(_recorded(self.model, self.probe, both, Needs()).logits[: len(rows)])
         return torch.cat(logits)
 
     def embedding_of(self, token_ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token hidden"]:
-        """The embedding output of the batch with other token ids of the same number, at the same positions."""
+        """The embedding output of the batch with equally many other token ids, at the same positions."""
         batch = _with_ids(self.batch, token_ids)
         if (positions := _counted_positions(self.model, self.batch)) is not None:
             batch = replace(batch, inputs={**batch.inputs, "position_ids": positions})
@@ -280,20 +281,20 @@ class ForwardPass:
         examples: Int[Tensor, " row"],
         logits_of: Callable[[Tensor, Batch], Tensor],
     ) -> Float[Tensor, "row label"]:
-        """Logits of changed inputs and the examples they belong to, so many at once as ``rows_at_once``."""
+        """Logits of changed inputs of ``examples``, ``rows_at_once`` of them in each forward pass."""
         parts = zip(changed.split(self.rows_at_once), examples.split(self.rows_at_once), strict=True)
-        return torch.cat([logits_of(rows, self.batch.rows(some)) for rows, some in parts])
+        return torch.cat([logits_of(rows, self.batch.rows(indices)) for rows, indices in parts])
 
     @property
     def rows_at_once(self) -> int:
-        """How many rows of this length make a forward pass of about ``TOKENS_AT_ONCE`` tokens."""
+        """The number of rows of this length that make up about ``TOKENS_AT_ONCE`` tokens."""
         return max(1, TOKENS_AT_ONCE // self.batch.mask.shape[1])
 
 
 def _counted_positions(model: nn.Module, batch: Batch) -> Int[Tensor, "batch token"] | None:
-    """The positions of the tokens in a model that counts those that are no padding, as RoBERTa does; None for others.
+    """Position ids for a model that counts non-padding tokens (RoBERTa); None for other models.
 
-    Padding in the place of a word would move all tokens behind it.
+    If a word were replaced by padding, such a model would shift the positions of all tokens after it.
     """
     for part in unwrapped(model).modules():
         pad = getattr(part, "padding_idx", None)
@@ -310,14 +311,14 @@ def _with_ids(batch: Batch, token_ids: Tensor) -> Batch:
 def _recorded(
     model: nn.Module, probe: Probe, batch: Batch, needs: Needs, embeddings: Tensor | None = None
 ) -> Recorded:
-    """Run a model and record what is needed; ``embeddings`` take the place of its own embedding output."""
+    """Run a model and record what is needed. ``embeddings`` replace its own embedding output."""
     if needs.attention and not probe.heads:
         raise ModelError(
-            f"the self-attention of {type(unwrapped(model)).__name__} cannot be looked into",
+            f"the self-attention of {type(unwrapped(model)).__name__} cannot be recorded",
             expected="attention that transformers' AttentionInterface chooses, of one width in all layers",
             remedy="use a method without attention (kd, coalition, ckd), or another architecture",
         )
-    if probe.layers in needs.layers:  # the last state is to be right for every token
+    if probe.layers in needs.layers:  # the last layer's states must be computed for every token
         probe = replace(probe, trim=None)
     taps: list[Tensor] = []
     inside: list[Any] = []
@@ -338,7 +339,8 @@ def _recorded(
 
 
 def label_ids_of(targets: Sequence[Target], logits: Tensor, batch: Batch) -> dict[Target, Tensor | None]:
-    """Rows without a label of their own take the teacher's; where no teacher is known, this model is the teacher."""
+    """The labels that each target differentiates. Rows without a gold label use the teacher's label; without a
+    teacher, the label that this model predicts."""
     teacher, gold = batch.teacher_labels, batch.labels
     if teacher is None:
         teacher = logits.detach().argmax(-1)

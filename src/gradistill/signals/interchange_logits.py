@@ -1,4 +1,4 @@
-"""What a model predicts for a text when some of its hidden states are those of another text."""
+"""A model's predictions for a text with some hidden states of another text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from gradistill.signals.word_replacement import known_words, own_words, stand_in
 
 @dataclass(frozen=True)
 class InterchangeLogits(DrawnLogits):
-    """Logits of each text with the hidden states of some words taken from a run of another text.
+    """Logits of each text in which the hidden states of some words come from a run of another text.
 
-    The other text has as many tokens; those of its words are drawn from the data. Each copy draws one of ``layers``,
-    and a share from the range ``keep`` of the words that keep their own states. Where two models are given as many
-    layers, both draw the same place in the list.
+    The other text has equal length; the tokens of its words are drawn from the data. Each copy draws one of ``layers``,
+    and from the range ``keep`` the share of words that keep their own states. Two models with equally many layers draw
+    the same index into the list.
     """
 
     title: ClassVar[str] = "logits after interchange"
@@ -49,9 +49,9 @@ class InterchangeLogits(DrawnLogits):
     def draws(
         self, batch: Batch, sets: Sequence[int]
     ) -> tuple[Int[Tensor, "batch copy token"], Bool[Tensor, "batch copy token"], Int[Tensor, "batch copy"]]:
-        """The other texts' token ids, the tokens whose states are taken from them, and the places in ``layers``.
+        """Token ids of the other texts, a mask of the tokens whose states they replace, and indices into ``layers``.
 
-        Raises DataError where a batch does not know its words, or tokens to draw from.
+        Raises DataError for a batch without word ids or without tokens to draw from.
         """
         ids, words = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
         _, pool = stand_ins(batch, "tokens")
@@ -60,14 +60,16 @@ class InterchangeLogits(DrawnLogits):
         taken = np.zeros(sources.shape, dtype=bool)
         layers = np.zeros(sources.shape[:2], dtype=np.int64)
         for row, of_row in enumerate(words):
-            own, count, places = own_words(of_row)
+            positions, count, word_of_token = own_words(of_row)
             for place, number in enumerate(sets):
-                some = slice(place * self.copies, (place + 1) * self.copies)
-                generator = self.generator(ids[row][own], number)
+                of_set = slice(place * self.copies, (place + 1) * self.copies)
+                generator = self.generator(ids[row][positions], number)
                 kept = coalitions_by_rate(count, self.copies, self.keep, generator)
-                layers[row, some] = generator.integers(len(self.layers), size=self.copies)
-                sources[row, some, own] = pool[generator.integers(len(pool), size=(len(own), self.copies))]
-                taken[row, some, own] = ~kept[:, places].T
+                layers[row, of_set] = generator.integers(len(self.layers), size=self.copies)
+                sources[row, of_set, positions] = pool[
+                    generator.integers(len(pool), size=(len(positions), self.copies))
+                ]
+                taken[row, of_set, positions] = ~kept[:, word_of_token].T
         device = batch.inputs["input_ids"].device
         return (
             torch.from_numpy(sources).to(batch.inputs["input_ids"]),

@@ -15,7 +15,7 @@ from gradistill.signals.forward_pass import ForwardPass, Needs
 
 @dataclass(frozen=True)
 class Logits(Signal):
-    """``(batch, label)`` in float32 or wider; of a token classifier ``(batch, token, label)``."""
+    """Logits ``(batch, label)`` in float32 or wider; for a token classifier ``(batch, token, label)``."""
 
     title: ClassVar[str] = "logits"
     cross_tokenizer: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What a model predicts for noisy copies of a text's embeddings."""
+"""A model's predictions for noisy copies of a text's embeddings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gradistill.signals.forward_pass import ForwardPass, Needs
 
 @dataclass(frozen=True)
 class NoiseLogits(DrawnLogits):
-    """Logits where the embedding output E has noise: ``E_i + σ · ‖E_i‖₂/√d · ξ_i``, ξ from N(0, I), d the width.
+    """Logits under noise on the embedding output E: ``E_i + σ · ‖E_i‖₂/√d · ξ_i``, ξ from N(0, I), d the width.
 
-    ``sigma`` is so the noise's length as a share of that of the token's embedding. Only real tokens have noise.
+    ``sigma`` is the length of the noise relative to the token's embedding. Only real tokens get noise.
     """
 
     title: ClassVar[str] = "logits under noise"
@@ -41,14 +41,16 @@ class NoiseLogits(DrawnLogits):
         return forward.with_embeddings(noisy, examples).unflatten(0, (rows, copies))
 
     def noise(self, forward: ForwardPass, sets: Sequence[int]) -> Float[Tensor, "batch copy token hidden"]:
-        """Numbers from N(0, 1) for the copies of these sets; 0 at padding."""
+        """Numbers from N(0, 1) for the copies in ``sets``; 0 at padding."""
         ids, mask = forward.batch.inputs["input_ids"].cpu().numpy(), forward.batch.mask.cpu().numpy()
         width = forward.embedding.shape[-1]
         drawn = np.zeros((len(ids), len(sets) * self.copies, ids.shape[1], width), dtype=np.float32)
         for row, (of_row, real) in enumerate(zip(ids, mask, strict=True)):
-            own = of_row[real]
+            tokens = of_row[real]
             of_sets = [
-                self.generator(own, number).standard_normal((self.copies, len(own), width), dtype=np.float32)
+                self.generator(tokens, number).standard_normal(
+                    (self.copies, len(tokens), width), dtype=np.float32
+                )
                 for number in sets
             ]
             drawn[row][:, real] = np.concatenate(of_sets)

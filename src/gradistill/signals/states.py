@@ -1,4 +1,4 @@
-"""Hidden states: those of every token, or of the one that stands for the text."""
+"""Hidden states of every token, or of the token that the head reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradistill.signals.forward_pass import ForwardPass, Needs
 
 @dataclass(frozen=True)
 class ClsStates(Signal):
-    """``(batch, layer, hidden)``: hidden states of ``layers`` at the position that stands for the text."""
+    """``(batch, layer, hidden)``: hidden states of ``layers`` at the position that the head reads ([CLS])."""
 
     title: ClassVar[str] = "[CLS] states"
 

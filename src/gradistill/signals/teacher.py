@@ -1,4 +1,4 @@
-"""The teacher's signals behind one interface: computed online here, read from a store elsewhere."""
+"""The interface of a teacher's signals, and the teacher that computes them online."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gradistill.signals.compute import SignalValues, compute_signals
 
 @runtime_checkable
 class TeacherSignals(Protocol):
-    """Whatever returns the teacher's signals for a batch; nothing of them carries a gradient."""
+    """Anything that returns the teacher's signals for a batch, without gradients."""
 
     def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues: ...
 
 
 class OnlineTeacher:
-    """A teacher that computes its signals anew for each batch, in eval mode, its weights out of every graph.
+    """A teacher that computes its signals for each batch, in eval mode and with frozen weights.
 
-    Whatever it computes in, its signals are in float32 at least.
+    The signals are in float32 or wider, whatever the model's precision.
     """
 
     def __init__(self, model: nn.Module | ProbedModel, *, share_views: bool = True) -> None:
@@ -33,7 +33,7 @@ class OnlineTeacher:
         self.probed = ProbedModel.of(model)
         self.model = self.probed.model.eval().requires_grad_(False)
         self.seconds = 0.0
-        """Wall time spent computing so far."""
+        """Wall time spent on signals so far."""
 
     @property
     def probe(self) -> Probe:
@@ -41,7 +41,7 @@ class OnlineTeacher:
 
     def __call__(self, batch: Batch, signals: Iterable[Signal]) -> SignalValues:
         start = perf_counter()
-        if self.model.training:  # somebody else trained or evaluated it meanwhile
+        if self.model.training:  # other code has switched it to training mode
             self.model.eval()
         probe = self.probed.verified(batch)
         values = compute_signals(

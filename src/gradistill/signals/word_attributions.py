@@ -1,4 +1,4 @@
-"""Attributions summed to the words of the raw text, which models with different tokenizers have in common."""
+"""Attributions summed over the words of the raw text, which models with different tokenizers share."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gradistill.signals.word_replacement import known_words
 
 @dataclass(frozen=True)
 class WordScores(TargetSignal):
-    """Scores of words, ``(batch, view, word)``: the signed attributions of a word's tokens, added up.
+    """Scores of words, ``(batch, view, word)``: sums of the signed attributions of each word's tokens.
 
-    Attributions are Integrated Gradients, summed over the embedding's entries; of one right Riemann step they are
-    gradient × input. Without ``signed`` the score is the sum's absolute value. (Norms of tokens do not add up to those
-    of words, so they cannot be compared across tokenizers.) Tokens of no word are left out: special ones, and those of
-    words that are cut off. A word without tokens scores 0 (``WordsRead`` names the others).
+    Attributions are Integrated Gradients, summed over the embedding's entries; one right Riemann step is gradient ×
+    input. Without ``signed`` the score is the sum's absolute value. (Norms of tokens do not add up to norms of words,
+    so they cannot be compared across tokenizers.) Tokens of no word are left out: special tokens, and words that are
+    cut off. A word without tokens scores 0; ``WordsRead`` is the mask of words with tokens.
     """
 
     title: ClassVar[str] = "attributions of words"
@@ -46,7 +46,7 @@ class WordScores(TargetSignal):
     def of_words(
         self, scores: Float[Tensor, "batch view token"], words: Int[Tensor, "batch token"]
     ) -> Float[Tensor, "batch view word"]:
-        """What follows from the scores of the tokens (``token_scores``); ``words`` are their numbers, −1 for none."""
+        """Word scores from token scores (``token_scores``); ``words``: each token's word index, −1 for none."""
         sums = summed_by_word(scores, words)
         return sums if self.signed else sums.abs()
 
@@ -76,7 +76,7 @@ class WordsRead(Signal):
 def summed_by_word(
     scores: Float[Tensor, "batch view token"], words: Int[Tensor, "batch token"]
 ) -> Float[Tensor, "batch view word"]:
-    """The sums of token scores over the tokens of each word; ``words`` are their numbers, −1 for none."""
+    """The sums of token scores over the tokens of each word; ``words``: each token's word index, −1 for none."""
     count = max(int(words.max()) + 1, 1)
     sums = scores.new_zeros(*scores.shape[:2], count + 1)
     return sums.scatter_add(2, (words + 1).unsqueeze(1).expand_as(scores), scores)[..., 1:]
@@ -87,7 +87,7 @@ def share_outside_words(
     words: Int[Tensor, "batch token"],
     mask: Bool[Tensor, "batch token"],
 ) -> Float[Tensor, " batch"]:
-    """The share of Σ|score| that real tokens of no word take, over all views; 0 where all scores are 0."""
+    """The share of Σ|score| on real tokens that belong to no word, over all views; 0 where all scores are 0."""
     sizes = scores.abs().masked_fill(~mask.unsqueeze(1), 0.0)
     outside = sizes.masked_fill((words >= 0).unsqueeze(1), 0.0).sum((1, 2))
     whole = sizes.sum((1, 2))

@@ -1,4 +1,4 @@
-"""What a model predicts for copies of the raw text in which some of the words are gone, whatever its tokenizer."""
+"""A model's predictions for copies of the raw text in which some words are replaced, for any tokenizer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gradistill.signals.forward_pass import ForwardPass
 
 @dataclass(frozen=True)
 class WordCopyLogits(CopyLogits):
-    """``CopyLogits`` of the raw text: the same words go in every model.
+    """``CopyLogits`` of the raw text: the same words are replaced for every model.
 
-    With the replacement ``tokens`` a word of the data stands in for each word that goes; ``mask`` hides its tokens
-    behind the mask token of each model. Each copy is read as a text of its own. What is drawn depends on ``seed``, the
-    set and the row's texts.
+    With the replacement ``tokens`` each replaced word becomes a word of the data; with ``mask`` its tokens become the
+    model's mask token. Each copy is tokenized as a text of its own. Draws depend on ``seed``, the set and the row's
+    texts.
     """
 
     replaces_words: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class WordCopyLogits(CopyLogits):
         return forward.of_inputs(reader.inputs(copies)).unflatten(0, (len(rows), -1))
 
     def copies_of(self, texts: Texts, number: int, pool: Sequence[str]) -> list[Copy]:
-        """The copies of one row in one set; ``pool`` holds the words that stand in for others."""
+        """The copies of one row in set ``number``; ``pool`` holds the replacement words."""
         content = crc32("\x1f".join(texts).encode("utf-8", "surrogatepass"))
         generator = np.random.default_rng([self.seed, number, content])
         words = count_words(texts)
@@ -61,7 +61,7 @@ class WordCopyLogits(CopyLogits):
 def _known_texts(batch: Batch) -> tuple[TextReader, list[int]]:
     if batch.reader is None or batch.index is None:
         raise DataError(
-            "A batch does not know the raw texts of its rows, so copies of them cannot be read.",
+            "The batch has no raw texts of its rows, so copies of them cannot be read.",
             expected="rows with a column index, and a collator with a reader",
             remedy="pass data_collator=ReadingCollator(tokenizer, reader=…) of gradistill.data.text_reader",
         )

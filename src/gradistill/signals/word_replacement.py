@@ -1,4 +1,4 @@
-"""What a batch must know so that words of its texts can be replaced, and by what."""
+"""The word ids and replacement tokens that a batch needs so that words of its texts can be replaced."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Replacement = Literal["mask", "tokens", "either"]
 
 
 def stand_ins(batch: Batch, replacement: Replacement) -> tuple[int, Int[np.ndarray, " pool"]]:
-    """The mask's id, and the tokens to draw from: the mask alone where nothing else stands in for words.
+    """The mask token's id, and the tokens to draw from (the mask token alone if the batch has none).
 
-    Raises DataError where the batch does not know them.
+    Raises DataError if the batch lacks what ``replacement`` needs.
     """
     mask, pool = batch.mask_token_id, batch.token_pool
     if mask is None and replacement != "tokens":
         raise DataError(
-            f"Copies with replacement {replacement!r} need a mask token, and the collator knows none.",
+            f"Copies with replacement {replacement!r} need a mask token, and the collator has none.",
             expected="a collator with a tokenizer",
             remedy="pass data_collator=gradistill.Collator(tokenizer), or set replacement: tokens",
         )
@@ -38,10 +38,10 @@ def stand_ins(batch: Batch, replacement: Replacement) -> tuple[int, Int[np.ndarr
 
 
 def known_words(batch: Batch) -> Int[Tensor, "batch token"]:
-    """The number of each token's word, −1 for tokens of none. Raises DataError where no words are known."""
+    """The word index of each token, −1 for tokens of no word. Raises DataError for a batch without word ids."""
     if batch.word_ids is None:
         raise DataError(
-            "The rows know neither their words nor which of their tokens are special ones, so no word can be replaced.",
+            "The rows have neither word ids nor a mask of special tokens, so no word can be replaced.",
             expected="a column word_ids or special_tokens_mask",
             remedy="make the rows by gradistill.encode, or by the tokenizer with return_special_tokens_mask=True",
         )
@@ -51,13 +51,15 @@ def known_words(batch: Batch) -> Int[Tensor, "batch token"]:
 def own_words(
     word_ids: Int[np.ndarray, " token"],
 ) -> tuple[Int[np.ndarray, " own"], int, Int[np.ndarray, " own"]]:
-    """Of one row: the places of tokens that belong to words, how many words are left, and which of them, counted from
-    0, each such token belongs to. A text that was cut has lost some."""
-    own = np.flatnonzero(word_ids >= 0)
-    there, places = np.unique(word_ids[own], return_inverse=True)
-    return own, len(there), places
+    """For one row: the positions of tokens of words, the number of distinct words, and each such token's word.
+
+    Words are counted from 0, without gaps: a text that was cut has lost some of its words.
+    """
+    positions = np.flatnonzero(word_ids >= 0)
+    words, word_of_token = np.unique(word_ids[positions], return_inverse=True)
+    return positions, len(words), word_of_token
 
 
 def row_generator(seed: int, number: int, token_ids: Int[np.ndarray, " token"]) -> np.random.Generator:
-    """That of a row, known by its own tokens: other rows of a batch, and padding, decide nothing."""
+    """A generator seeded by ``seed``, ``number`` and the row's token ids, independent of batch and padding."""
     return np.random.default_rng([seed, number, crc32(token_ids.astype(np.int64).tobytes())])

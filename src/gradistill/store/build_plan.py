@@ -1,4 +1,4 @@
-"""What a store is to hold, for which rows, and in which files: of a new store, and of one that gets more signals."""
+"""The plan of a store: its columns, rows and files, for a new store or for one that is extended by more signals."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from gradistill.store.manifest import (
 from gradistill.store.shard_buffers import ShardBuffers
 
 SHARD_BYTES = 8 << 20
-"""Aimed at: large enough to read in one sweep, small enough to hold a few times in memory and to lose when killed.
-
-For new stores only: one that was begun keeps its rows a shard."""
+"""Target size of a shard: large enough for sequential reading, small enough to fit into memory a few times and to be
+lost when a build is killed. It applies to new stores only: a store that was begun keeps its rows per shard."""
 
 OF_ANOTHER = "choose another folder, or delete that store: gradistill signals delete"
-"""What to do where a folder holds a store for something else."""
+"""The remedy if a folder holds a store that was made for something else."""
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What to build: the teacher's signals for encoded rows, in their order.
+    """The plan of a build: the teacher's signals for encoded rows, in their order.
 
-    ``columns`` are those to compute. A store that is there already and gets more signals is ``extended``: its columns
-    are copied into the new shards, which have numbers behind those of its own, until the manifest names them.
+    ``columns``: the columns to compute. ``extended``: the manifest of a finished store to which signals are added. Its
+    columns are copied into the new shards, whose numbers follow those of its own; then the manifest is replaced.
     """
 
     folder: Path
@@ -46,17 +45,17 @@ class BuildPlan:
     made_for: dict[str, Any]
     about: dict[str, Any]
     tokens_at_once: int = ON_ACCELERATOR
-    """Of one teacher pass, padding included; the numbers do not depend on it but for rounding."""
+    """Tokens of one teacher pass, padding included. It affects the values by rounding only."""
     given_rows_per_shard: int | None = None
-    """Rows a shard of the store that is there already, finished or not, whatever this version would choose."""
+    """Rows per shard of an existing store, finished or not; it overrides this version's choice."""
     first_shard: int = 0
-    """The number of the first file."""
+    """The number of the first shard file."""
     extended: Manifest | None = None
-    """Of the store that is extended."""
+    """The manifest of the store that is extended."""
 
     @property
     def signals(self) -> list[dict[str, Any]]:
-        """All columns of a shard, as the manifest has them."""
+        """All columns of a shard, in the manifest's form."""
         return self.made_for["signals"]
 
     @cached_property
@@ -65,13 +64,13 @@ class BuildPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of all shards together."""
+        """The total number of bytes of all shards."""
         frame = len(ShardBuffers(self.signals, np.empty(0, np.int64)).file([]))
         return self._content + self.shards * frame
 
     @property
     def _content(self) -> int:
-        """Bytes of the numbers, and for each row those of its number, its length and an offset a column."""
+        """Bytes of all values, and for each row of its index, its length and one offset per column."""
         tokens, rows = int(self.lengths.sum()), len(self.rows)
         items = sum(item_bytes(s) * (tokens if s["per"] == "token" else rows) for s in self.signals)
         return items + rows * 8 * (2 + len(self.signals))
@@ -92,31 +91,31 @@ class BuildPlan:
         return -(-len(self.rows) // self.rows_per_shard)
 
     def of_store(self, manifest: Manifest) -> BuildPlan:
-        """The plan with the shards of a finished store, of as many rows and with these files."""
+        """The plan with the shards of a finished store: with its rows per shard and its file numbers."""
         numbers = [shard_number(shard.file) for shard in manifest.shards]
         return replace(
             self, given_rows_per_shard=manifest.rows_per_shard, first_shard=min(numbers, default=0)
         )
 
     def extended_for(self, manifest: Manifest) -> BuildPlan | None:
-        """The plan for the signals that a finished store lacks; None where it has all of these.
+        """The plan for the signals that a finished store lacks; None if it has all of them.
 
-        Raises StoreError where the store is for something else.
+        Raises StoreError if the store was made for something else.
         """
-        found, wanted = manifest.made_for, self.made_for
-        if without_other_signals(found, wanted) == wanted:
+        stored, needed = manifest.made_for, self.made_for
+        if without_other_signals(stored, needed) == needed:
             return None
-        refuse_other(self.folder, *map(_but_for_signals, (wanted, found)), remedy=OF_ANOTHER)
+        refuse_other(self.folder, *map(_but_for_signals, (needed, stored)), remedy=OF_ANOTHER)
         _refuse_other_encoding(self, manifest)
-        signals = {signal["name"]: signal for of in (found, wanted) for signal in of["signals"]}
-        both = {**found, **wanted, "signals": [*signals.values()]}
-        if without_other_signals(both, found) != found:
-            refuse_other(self.folder, wanted, found, remedy=OF_ANOTHER)
-        there = {signal["name"] for signal in found["signals"]}
+        signals = {signal["name"]: signal for of in (stored, needed) for signal in of["signals"]}
+        both = {**stored, **needed, "signals": [*signals.values()]}
+        if without_other_signals(both, stored) != stored:
+            refuse_other(self.folder, needed, stored, remedy=OF_ANOTHER)
+        present = {signal["name"] for signal in stored["signals"]}
         numbers = [shard_number(shard.file) for shard in manifest.shards]
         return replace(
             self,
-            columns=tuple(column for column in self.columns if column.name not in there),
+            columns=tuple(column for column in self.columns if column.name not in present),
             made_for=both,
             about={**manifest.about, EXTENDED: [*manifest.about.get(EXTENDED, []), self.about.get("method")]},
             first_shard=max(numbers, default=-1) + 1,
@@ -129,12 +128,12 @@ def _but_for_signals(made_for: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_other_encoding(plan: BuildPlan, manifest: Manifest) -> None:
-    """Raise StoreError where the new signals would be written in another way than those that are there: a run reads
-    all of a store in one."""
-    there, wanted = (of.about.get("encoding") for of in (manifest, plan))
-    if there != wanted:
+    """Raise StoreError if the new signals have another encoding than the stored ones: a run reads a whole store in one
+    encoding."""
+    stored, added = (of.about.get("encoding") for of in (manifest, plan))
+    if stored != added:
         raise StoreError(
-            f"the numbers in {plan.folder} are written as {there}, and those to add are to be {wanted}",
+            f"the signals in {plan.folder} are encoded as {stored}, and the signals to add as {added}",
             expected="one encoding for all signals of a store",
-            remedy=f"give --encoding {there}, or choose another folder",
+            remedy=f"give --encoding {stored}, or choose another folder",
         )

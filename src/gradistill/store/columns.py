@@ -1,4 +1,4 @@
-"""What a store holds: a column for each signal, its shape, and how its numbers are written."""
+"""The columns of a store: one for each signal, with its shape and encoding."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FACTOR = np.dtype(np.float32)
 
 @dataclass(frozen=True)
 class Column:
-    """The numbers of one signal. An example has ``shape`` of them, or a token has, where ``per_token`` is set.
+    """The values of one signal: an array of ``shape`` for each example, or for each token where ``per_token`` is set.
 
-    ``encoding`` is how they are written. Narrower than float32, each vector (the last axis) is divided by its
-    largest absolute value, which stands beside it as a float32: its direction and its length both stay.
+    ``encoding`` is the stored type. Below float32, each vector (the last axis) is divided by its largest absolute
+    value, which is stored with it as a float32, so that direction and length are both kept.
     """
 
     signal: Signal
@@ -43,7 +43,7 @@ class Column:
 
 
 def item_bytes(signal: Mapping[str, Any]) -> int:
-    """Bytes of one example of a column, or of one token (``Column.as_dict``). The last axis of numbers is a vector."""
+    """Bytes of one example, or of one token, of a column (``Column.as_dict``). The last axis is a vector."""
     shape, encoding = signal["shape"], signal["encoding"]
     numbers = int(np.prod(shape))
     factors = 0 if encoding == "float32" else numbers // shape[-1]
@@ -51,7 +51,7 @@ def item_bytes(signal: Mapping[str, Any]) -> int:
 
 
 def columns_for(signals: Iterable[Signal], model: ModelFacts, encoding: Encoding) -> tuple[Column, ...]:
-    """A column a distinct signal. Vectors take ``encoding``; logits and scores are few and stay float32."""
+    """One column for each distinct signal. Vectors use ``encoding``; logits and scores are small and stay float32."""
     columns = []
     for signal in dict.fromkeys(signal.stored_as() for signal in signals):
         layout = signal.layout(model)
@@ -62,7 +62,7 @@ def columns_for(signals: Iterable[Signal], model: ModelFacts, encoding: Encoding
 
 
 def packed(values: np.ndarray, encoding: Encoding) -> bytes:
-    """The bytes of float32 values whose last axis is a vector."""
+    """The encoded bytes of float32 values whose last axis is a vector."""
     if encoding == "float32":
         return np.ascontiguousarray(values, dtype="<f4").tobytes()
     factors = np.abs(values).max(-1, keepdims=True).astype(np.float32)
@@ -72,7 +72,7 @@ def packed(values: np.ndarray, encoding: Encoding) -> bytes:
 
 
 def unpacked(raw: memoryview | bytes, shape: tuple[int, ...], encoding: Encoding) -> np.ndarray:
-    """The values of ``packed``, as float32."""
+    """The values that ``packed`` encoded, as float32."""
     if encoding == "float32":
         return np.frombuffer(raw, dtype="<f4").reshape(shape)
     vectors = int(np.prod(shape[:-1]))

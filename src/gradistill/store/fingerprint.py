@@ -1,4 +1,4 @@
-"""What a store was made for, as hashes: two stores are the same if and only if these are."""
+"""The fingerprint of a store: hashes of everything that its signals depend on. Equal stores have equal fingerprints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gradistill.signals.base import Signal, TargetSignal
 from gradistill.store.columns import Column
 
 FORMAT = 1
-"""Version of the files' layout. Raised whenever an older reader could not read, or would misread, a store."""
+"""Version of the files' layout. It increases when an older version cannot read a store, or would misread it."""
 
 _NO_SETTINGS = (NAME_OR_PATH, "transformers_version", "architectures")
-"""Of a configuration: where the model lies and who wrote it, not what it computes."""
+"""Keys of a configuration that do not affect what the model computes."""
 
 _READ = ("input_ids", "attention_mask", "token_type_ids", "labels", "index")
 
@@ -39,7 +39,7 @@ def made_for(
     *,
     max_length: int,
 ) -> dict[str, Any]:
-    """Everything that the signals depend on, each thing under the name that a refusal calls it by."""
+    """Everything that the signals depend on, by the names that error messages use."""
     return {
         "format": FORMAT,
         "teacher": of_model(teacher),
@@ -57,21 +57,21 @@ def made_for(
 
 
 def _depends_on_words(signal: Signal) -> bool:
-    """Whether it replaces words, or explains some of them."""
+    """Whether a signal replaces words, or explains words of a token classifier."""
     return signal.replaces_words or (
         isinstance(signal, TargetSignal) and isinstance(signal.target, WordTarget)
     )
 
 
 def of_model(model: nn.Module) -> str:
-    """Of the configuration, and of every parameter and buffer, names and types included."""
+    """A hash of the model's configuration, and of every parameter and buffer with its name and dtype."""
     config: Any = getattr(model, "config", None)
     settings = {k: v for k, v in config.to_dict().items() if k not in _NO_SETTINGS} if config else {}
-    found = hashlib.sha256(f"{type(model).__name__} {digest(settings)}".encode())
+    sha = hashlib.sha256(f"{type(model).__name__} {digest(settings)}".encode())
     for name, tensor in sorted(weights_of(model).items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -80,8 +80,8 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def of_reading(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of all that a text's tokens depend on: normalisation, division into words and the side that is cut too, which
-    ``of_tokenizer`` leaves out, since a store has the tokens themselves."""
+    """A hash of everything that the tokens of a text depend on. It includes normalisation, pre-tokenization and the
+    truncation side, which ``of_tokenizer`` leaves out, since a store has the tokens themselves."""
     parts: list[Any] = [of_tokenizer(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
     inner: Any = getattr(tokenizer, "backend_tokenizer", None)
     if inner is not None:
@@ -91,21 +91,21 @@ def of_reading(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def of_words(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of the word of each token, where the rows know it, and of what stands for an erased one: only where that is no
-    mask token, so that stores of encoders keep their hash."""
+    """A hash of the word ids of the rows. Models without a mask token add the id that replaces an erased word; with a
+    mask token it is left out, so that stores of encoders keep their hash."""
     words = rows["word_ids"][:] if "word_ids" in rows.column_names else None
     return digest(words if tokenizer.mask_token_id is not None else [words, erased_token_id(tokenizer)])
 
 
 def of_rows(rows: Dataset) -> str:
-    """Of what the model reads, and the labels and numbers of the rows, in their order."""
-    found = hashlib.sha256()
+    """A hash of the rows in their order: the model's inputs, the labels and the row indices."""
+    sha = hashlib.sha256()
     for name in _READ:
         if name in rows.column_names:
-            found.update(name.encode())
+            sha.update(name.encode())
             for value in _values(rows, name):
-                found.update(value)
-    return found.hexdigest()
+                sha.update(value)
+    return sha.hexdigest()
 
 
 def _values(rows: Dataset, name: str, at_once: int = 1000) -> Iterable[bytes]:

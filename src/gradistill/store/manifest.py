@@ -1,4 +1,4 @@
-"""The manifest of a store: what it holds and was made for, and a checksum of every shard and of itself."""
+"""The manifest of a store: its content and fingerprint, and checksums of every shard and of the manifest itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 SHARD = re.compile(r"shard-(\d{1,12})\.arrow")
 
 EXTENDED = "extended_by"
-"""Of what a store is about: the methods whose signals were added to it, one after the other."""
+"""Key of ``Manifest.about`` with the methods whose signals were added to the store, in order."""
 
 
 def shard_name(number: int) -> str:
@@ -23,15 +23,15 @@ def shard_name(number: int) -> str:
 
 
 def shard_number(name: str) -> int:
-    """Of a file that is named as a shard is."""
-    found = SHARD.fullmatch(name)
-    assert found is not None
-    return int(found[1])
+    """The number of a shard from its file name."""
+    match = SHARD.fullmatch(name)
+    assert match is not None
+    return int(match[1])
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of whole examples."""
+    """One file with the signals of whole examples."""
 
     file: str
     rows: int
@@ -41,7 +41,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``made_for`` holds the fingerprints; ``about`` what people want to know (names, counts)."""
+    """The content of ``manifest.json``. ``made_for`` holds the fingerprints, ``about`` names and counts for display."""
 
     made_for: dict[str, Any]
     about: dict[str, Any]
@@ -54,12 +54,12 @@ class Manifest:
         write_whole(folder / MANIFEST, _text(asdict(self)).encode())
 
     def check(self) -> None:
-        """Raise ValueError for numbers that no store can have: a checksum that fits can be anybody's."""
+        """Raise ValueError for values that no store can have: a correct checksum does not prove a correct manifest."""
         counts = {"rows": self.rows, "tokens": self.tokens, **{s.file: s.rows for s in self.shards}}
         counts |= {f"bytes of {shard.file}": shard.bytes for shard in self.shards}
         for name, count in counts.items():
             if type(count) is not int or count < 0:
-                raise ValueError(f"its {name} is {count!r}, which is no count")
+                raise ValueError(f"its {name} is {count!r}, which is not a count")
         if type(self.rows_per_shard) is not int or self.rows_per_shard < 1:
             raise ValueError(f"its rows_per_shard is {self.rows_per_shard!r}, which must be 1 or more")
         starts = range(0, self.rows, self.rows_per_shard)
@@ -83,20 +83,22 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raises StoreError for a manifest that is not there, is not whole, or is of another format."""
+        """Read a store's manifest. Raises StoreError if it is missing, damaged, or of another format."""
         file = folder / MANIFEST
         try:
             text = file.read_bytes().decode()
             content = json.loads(text)
             del content["checksum"]
             if text != _text(content):
-                raise ValueError("its checksum does not fit its content")
+                raise ValueError("its checksum does not match its content")
             shards = tuple(Shard(**shard) for shard in content.pop("shards"))
             if strange := [shard.file for shard in shards if not SHARD.fullmatch(shard.file)]:
-                raise ValueError(f"it names {strange[0]!r} as a shard")  # no path leads out of the folder
-            found = cls(**content, shards=shards)
-            found.check()
-            return found
+                raise ValueError(
+                    f"it names {strange[0]!r} as a shard"
+                )  # so no path can lead out of the folder
+            manifest = cls(**content, shards=shards)
+            manifest.check()
+            return manifest
         except FileNotFoundError:
             raise StoreError(
                 f"{folder} holds no {MANIFEST}",
@@ -106,35 +108,37 @@ class Manifest:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnusableStoreError(
                 f"{file} is damaged: {error}",
-                expected="a manifest as it was written",
+                expected="an unchanged manifest",
                 remedy=f"delete {folder} and build the store again",
             ) from error
 
 
 def _text(content: dict[str, Any]) -> str:
-    """The one form in which a manifest is written."""
+    """The text of a manifest, in the only form in which it is written."""
     return json.dumps({**content, "checksum": digest(content)}, indent=1) + "\n"
 
 
 def refuse_other(folder: Path, expected: dict[str, Any], found: dict[str, Any], *, remedy: str) -> None:
-    """Raise StoreError where a store was made for something else, with what differs."""
-    apart = [_difference(*each) for each in differences(_by_name(found), _by_name(expected))]
-    if apart:
+    """Raise StoreError if a store was made for something else, with all differences."""
+    lines = [_difference(*each) for each in differences(_by_name(found), _by_name(expected))]
+    if lines:
         raise UnusableStoreError(
-            f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in apart),
+            f"{folder} holds teacher signals for something else:\n" + "\n".join(f"  - {d}" for d in lines),
             expected="a store made for this teacher, data and recipe",
             remedy=remedy,
         )
 
 
 def is_for_the_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two stores were made for the same, in whatever order their signals are."""
+    """Whether two stores were made for the same things, regardless of the order of their signals."""
     return not list(differences(_by_name(one), _by_name(other)))
 
 
 def without_other_signals(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What a store was made for, without the signals that nobody wants here, and the words that these alone are of; as
-    it is, where wanted ones lack."""
+    """``made_for`` of a store, reduced to the wanted signals. Unchanged if a wanted signal is missing.
+
+    The hash of the words is removed too, if no wanted signal depends on words.
+    """
     stored, signals = found.get("signals"), wanted.get("signals")
     if isinstance(stored, list) and isinstance(signals, list) and all(signal in stored for signal in signals):
         needed = {name: part for name, part in found.items() if name != "words" or name in wanted}
@@ -144,14 +148,14 @@ def without_other_signals(found: dict[str, Any], wanted: dict[str, Any]) -> dict
 
 def _difference(path: str, there: Any, wanted: Any) -> str:
     if there is None:
-        return f"{path}: missing there"
+        return f"{path}: missing in the store"
     if wanted is None:
-        return f"{path}: not wanted"
-    return f"{path}: {_short(there)} there, {_short(wanted)} wanted"
+        return f"{path}: not expected"
+    return f"{path}: {_short(there)} in the store, {_short(wanted)} expected"
 
 
 def _by_name(made_for: dict[str, Any]) -> dict[str, Any]:
-    """With the signals by their names: each that differs has a line of its own."""
+    """``made_for`` with the signals by name, so that each difference is reported separately."""
     signals = made_for.get("signals")
     if not isinstance(signals, list) or not all(isinstance(s, dict) and "name" in s for s in signals):
         return made_for

@@ -1,4 +1,4 @@
-"""A store of teacher signals on disk: opened only when it is whole and made for this, read in any order."""
+"""Reading a store of teacher signals: it is verified when it is opened, and read in any order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Verify = Literal["full", "fast"]
 
 @dataclass(frozen=True)
 class MappedShard:
-    """One memory-mapped shard: for each column the bytes of all rows, and where each row's begin."""
+    """One memory-mapped shard: for each column the bytes of all rows, and the offset at which each row starts."""
 
     data: Mapping[str, memoryview]
     offsets: Mapping[str, np.ndarray]
@@ -40,7 +40,7 @@ class MappedShard:
 
 
 class StoredTeacher:
-    """A teacher whose signals are read from a store (``TeacherSignals``). ``seconds`` is the time that reading took."""
+    """A teacher whose signals are read from a store (``TeacherSignals``). ``seconds`` is the time spent on reading."""
 
     def __init__(
         self, folder: Path, manifest: Manifest, columns: Sequence[Column], rows: Iterable[int]
@@ -51,9 +51,9 @@ class StoredTeacher:
         self.places = {index: place for place, index in enumerate(numbers)}
         if len(self.places) < len(numbers):
             raise StoreError(
-                f"{len(numbers) - len(self.places)} of {len(numbers)} rows have the number of another one",
-                expected="one number for each row: by it its signals are found",
-                remedy="number the rows anew, 0 to n − 1, in the column index",
+                f"{len(numbers) - len(self.places)} of {len(numbers)} rows have the index of another row",
+                expected="a unique index for each row, by which its signals are looked up",
+                remedy="number the rows again, 0 to n − 1, in the column index",
             )
         self.seconds = 0.0
         self._shard = lru_cache(maxsize=None)(self._opened)
@@ -63,10 +63,10 @@ class StoredTeacher:
         cls, folder: Path, made_for: dict[str, Any], columns: Sequence[Column], rows: Iterable[int],
         *, verify: Verify = "full",
     ) -> StoredTeacher:  # fmt: skip
-        """``rows`` are the numbers of the rows in the order of the data. A store may hold more signals than these
-        ``columns``. Raises StoreError where it is for something else (with what differs) or damaged, naming the
-        shards."""
-        remedy = "build one for these: gradistill signals, or give --signals auto"
+        """Open and verify a store. ``rows`` are the row indices in the order of the data. A store may hold more signals
+        than ``columns``. Raises StoreError if it was made for something else (with the differences) or is damaged
+        (with the shards)."""
+        remedy = "build a store for this teacher, data and recipe: gradistill signals, or give --signals auto"
         refuse_other(
             folder, made_for, without_other_signals(Manifest.read(folder).made_for, made_for), remedy=remedy
         )
@@ -84,7 +84,7 @@ class StoredTeacher:
         start = perf_counter()
         if batch.index is None:
             raise StoreError(
-                "A batch has no row numbers, by which a store is read.",
+                "The batch has no row indices, which are needed to read a store.",
                 expected="a column 'index' in the training data",
                 remedy="use gradistill.data.encode",
             )
@@ -106,16 +106,16 @@ class StoredTeacher:
             missing = f"the rows {rows[:8]}" if rows else f"the signals {', '.join(columns)}"
             raise StoreError(
                 f"{self.folder} does not hold {missing}.",
-                expected="a store of these rows and of what the recipe needs",
-                remedy="build one for these: gradistill signals, or give --signals auto",
+                expected="a store with these rows and with all signals that the recipe needs",
+                remedy="build such a store: gradistill signals, or give --signals auto",
             )
 
     def _kept(self, column: Column, batch: Batch, places: Sequence[int]) -> Tensor:
         rows = []
         for place in places:
-            shard, at = self._found(place)
-            shape = (int(shard.lengths[at]), *column.shape) if column.per_token else column.shape
-            rows.append(unpacked(shard.row(column.name, at), shape, column.encoding))
+            shard, row = self._found(place)
+            shape = (int(shard.lengths[row]), *column.shape) if column.per_token else column.shape
+            rows.append(unpacked(shard.row(column.name, row), shape, column.encoding))
         mask = batch.mask.cpu()
         if not column.per_token:
             return torch.from_numpy(np.stack(rows)).to(batch.mask.device)
@@ -124,19 +124,19 @@ class StoredTeacher:
         return (full if column.signal.tokens_first else full.movedim(1, 2)).to(batch.mask.device)
 
     def _found(self, place: int) -> tuple[MappedShard, int]:
-        """The shard of a row, and the row's place in it. A store that got more signals since it was opened has other
-        shards."""
+        """The shard of a row, and the row's position in it. If the store was extended since it was opened, its new
+        manifest is read."""
         while True:
-            number, at = divmod(place, self.manifest.rows_per_shard)
+            number, row = divmod(place, self.manifest.rows_per_shard)
             try:
-                return self._shard(number), at
+                return self._shard(number), row
             except FileNotFoundError:
                 self._follow()
 
     def _follow(self) -> None:
-        now, wanted = Manifest.read(self.folder), self.manifest.made_for
+        now, needed = Manifest.read(self.folder), self.manifest.made_for
         refuse_other(
-            self.folder, wanted, without_other_signals(now.made_for, wanted), remedy="build it again"
+            self.folder, needed, without_other_signals(now.made_for, needed), remedy="build it again"
         )
         if now == self.manifest or now.rows != self.manifest.rows:
             refuse_damaged(
@@ -156,7 +156,7 @@ class StoredTeacher:
 
 
 def open_shard(file: Path) -> MappedShard:
-    """A shard, memory-mapped. Raises ValueError for a file of another content."""
+    """Memory-map a shard. Raises ValueError for a file that is not a shard."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         table = reader.get_batch(0)
@@ -167,7 +167,7 @@ def open_shard(file: Path) -> MappedShard:
     if table.schema.names[:2] != ["index", "length"] or kinds[:2] != [pa.int64(), pa.int64()]:
         raise ValueError("it has no columns index and length")
     if any(kind != pa.large_binary() for kind in kinds[2:]) or any(c.null_count for c in table.columns):
-        raise ValueError("its columns hold no bytes")
+        raise ValueError("its columns do not hold bytes")
     data, offsets = {}, {}
     for name in table.schema.names[2:]:
         _, starts, content = table.column(name).buffers()
@@ -177,20 +177,20 @@ def open_shard(file: Path) -> MappedShard:
 
 
 CONTENT = b"sha256 of the content"
-"""Of a shard's Arrow metadata: no manifest vouches for the shards of an unfinished store."""
+"""Key of a shard's Arrow metadata. It verifies shards of an unfinished store, which has no manifest yet."""
 
 
 def content_hash(columns: Mapping[str, memoryview]) -> str:
-    """Of the names and bytes of columns, in their order."""
-    found = hashlib.sha256()
+    """A hash of the names and bytes of columns, in their order."""
+    sha = hashlib.sha256()
     for name, content in columns.items():
-        found.update(f"{name} {content.nbytes} ".encode())
-        found.update(content)
-    return found.hexdigest()
+        sha.update(f"{name} {content.nbytes} ".encode())
+        sha.update(content)
+    return sha.hexdigest()
 
 
 def is_as_written(file: Path) -> bool:
-    """Whether a shard that can be opened has the content that it was written with; earlier versions did not note it."""
+    """Whether a shard's content matches its hash. Shards of earlier versions have no hash and count as unchanged."""
     table = pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
     noted = (table.schema.metadata or {}).get(CONTENT)
     if noted is None:
@@ -202,9 +202,9 @@ def is_as_written(file: Path) -> bool:
 
 
 def undamaged(folder: Path, *, verify: Verify) -> Manifest:
-    """The manifest of a store whose shards are whole. Raises StoreError, naming those that are not.
+    """The manifest of a store, after verifying its shards. Raises StoreError with the names of damaged shards.
 
-    A store that gets more signals meanwhile has other shards, and is read again.
+    If another process extends the store meanwhile, its shards change, and it is read again.
     """
     while True:
         manifest = Manifest.read(folder)
@@ -215,23 +215,23 @@ def undamaged(folder: Path, *, verify: Verify) -> Manifest:
 
 
 def damaged(folder: Path, manifest: Manifest, *, verify: Verify) -> dict[str, str]:
-    """What is wrong with which shards. ``fast`` looks at sizes alone and misses a flipped bit."""
-    found = {}
+    """The damaged shards of a store, each with its fault. ``fast`` skips checksums, so it misses flipped bits."""
+    faults = {}
     for shard in manifest.shards:
         file = folder / shard.file
         if not file.is_file():
-            found[shard.file] = "is missing"
+            faults[shard.file] = "is missing"
         elif file.stat().st_size != shard.bytes:
-            found[shard.file] = f"has {file.stat().st_size} bytes, not {shard.bytes}"
+            faults[shard.file] = f"has {file.stat().st_size} bytes, not {shard.bytes}"
         elif verify == "full" and checksum_of(file) != shard.sha256:
-            found[shard.file] = "has another checksum"
+            faults[shard.file] = "has another checksum"
         elif fault := fault_of(file, shard.rows, manifest.made_for["signals"]):
-            found[shard.file] = f"is no shard: {fault}"
-    return found
+            faults[shard.file] = f"is no shard: {fault}"
+    return faults
 
 
 def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why a file is no shard of so many rows with these signals (``Column.as_dict``); None if it is one."""
+    """Why a file is not a shard of ``rows`` rows with these signals (``Column.as_dict``); None if it is one."""
     try:
         shard = open_shard(file)
     except ValueError as error:
@@ -250,10 +250,12 @@ def fault_of(file: Path, rows: int, signals: Sequence[Mapping[str, Any]]) -> str
 def refuse_damaged(folder: Path, manifest: Manifest, broken: Mapping[str, str]) -> None:
     """Raise StoreError with the names of the damaged shards, if there are any."""
     if broken:
-        again = "build these again: the command that built the store, with --repair"
-        anew = "several commands built it, and none repairs it: gradistill signals delete, and build it again"
+        again = "rebuild these shards: give the command that built the store, with --repair"
+        anew = (
+            "several commands built it, so none can repair it: gradistill signals delete, and build it again"
+        )
         raise UnusableStoreError(
             f"{folder} is damaged: " + ", ".join(f"{shard} {what}" for shard, what in broken.items()),
-            expected="shards as they were written",
+            expected="unchanged shards",
             remedy=anew if manifest.about.get(EXTENDED) else again,
         )

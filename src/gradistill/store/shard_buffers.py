@@ -1,4 +1,4 @@
-"""The numbers of one shard in memory, before they are a file."""
+"""The values of one shard in memory, before they are written to a file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from gradistill.store.reader import CONTENT, MappedShard, content_hash
 
 
 class ShardBuffers:
-    """The numbers of rows of these ``lengths``, each where the file has it: an object of Python a row is far larger.
+    """Preallocated buffers for the columns of one shard, in the layout of the file. ``lengths``: tokens of each row.
 
-    ``signals`` are the columns as the manifest has them (``Column.as_dict``).
+    Buffers need far less memory than a Python object for each row. ``signals``: the columns in the manifest's form
+    (``Column.as_dict``).
     """
 
     def __init__(self, signals: Sequence[Mapping[str, Any]], lengths: np.ndarray) -> None:
@@ -31,14 +32,14 @@ class ShardBuffers:
             self.numbers[name][start:stop] = numbers
 
     def copy(self, place: int, shard: MappedShard, rows: range) -> None:
-        """All columns of some rows of another shard, the first of which have this ``place``."""
+        """Copy all columns of ``rows`` of another shard; the first of them is written at ``place``."""
         for name, content in shard.data.items():
             start, stop = shard.offsets[name][[rows.start, rows.stop]]
             first, last = self.starts[name][[place, place + len(rows)]]
             self.numbers[name][first:last] = content[start:stop].cast("B")
 
     def equals(self, shard: MappedShard, names: Iterable[str]) -> bool:
-        """Whether a shard of the same rows has the same numbers in these columns."""
+        """Whether a shard of the same rows has equal bytes in the columns ``names``."""
         spans = {name: shard.offsets[name][[0, -1]] for name in names}
         return all(shard.data[name][a:b].cast("B") == self.numbers[name] for name, (a, b) in spans.items())
 

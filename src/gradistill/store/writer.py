@@ -1,4 +1,4 @@
-"""Building a store: shard by shard, each whole or not there, so that a build can be stopped at any moment."""
+"""Building a store shard by shard. Each shard is complete or absent, so a build can be stopped at any time."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ DRAFT = draft_of(rf"{SHARD.pattern}|manifest\.json|building\.json")
 
 @dataclass(frozen=True)
 class ProcessShare:
-    """Which of several processes this one is, and how they meet: ``gather`` takes a text of this one, or None, waits
-    for all, and returns what each of them gave."""
+    """The rank of this process, and how processes communicate. ``gather`` takes a text or None, waits for all
+    processes, and returns the values of all of them."""
 
     rank: int = 0
     ranks: int = 1
     gather: Callable[[str | None], Sequence[str | None]] = lambda text: [text]
 
     def all_agree(self, true: bool) -> bool:
-        """Whether it is true for all processes, each of which calls this."""
+        """Whether ``true`` is true in all processes. Every process must call this."""
         return all(text is None for text in self.gather(None if true else "no"))
 
     @property
@@ -65,10 +65,10 @@ ALONE = ProcessShare()
 
 @contextmanager
 def together(folder: Path, share: ProcessShare) -> Iterator[None]:
-    """All processes meet behind the block. Where a store or the disk fails one of them, it fails all: whoever goes on
-    alone would wait for the others in another place than they do. Other errors end a process, and torchrun the others.
+    """A barrier at the end of the block. A StoreError or OSError in one process is raised in all, so none waits on.
 
-    Raises StoreError, and OSError where this process had one.
+    Other errors end their process, and torchrun ends the others. Raises StoreError, or OSError if it occurred in this
+    process.
     """
     failure: StoreError | OSError | None = None
     try:
@@ -80,7 +80,9 @@ def together(folder: Path, share: ProcessShare) -> Iterator[None]:
     if failure is not None:
         raise failure
     if reasons:
-        raise StoreError(f"{folder} failed in another process: {reasons[0]}", remedy="see to it there")
+        raise StoreError(
+            f"{folder} failed in another process: {reasons[0]}", remedy="see the error of that process"
+        )
 
 
 def build(
@@ -91,10 +93,10 @@ def build(
     share: ProcessShare = ALONE,
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> None:
-    """Build what is not there yet. Another process that builds the same waits for this one, and finds it done.
+    """Build the missing shards of a store. Another command that builds the same store waits until this one is done.
 
-    Of several processes each builds its ``share`` of the shards, and the first writes the manifest once all are there.
-    Raises StoreError, in each of them, where the folder holds something else or the disk has no room.
+    With several processes each builds its ``share`` of the shards, and the first writes the manifest at the end.
+    Raises StoreError in each of them if the folder holds something else or the disk is full.
     """
     with ExitStack() as locked:
         with together(plan.folder, share):
@@ -112,8 +114,7 @@ def build(
 
 
 def _begun_here(plan: BuildPlan) -> BuildPlan | None:
-    """What is to be written into a folder that is ready for it: all, what a store lacks, or None where it lacks
-    nothing."""
+    """The plan for a prepared folder: the whole store, or the signals that the store lacks; None if it is complete."""
     if (plan.folder / MANIFEST).is_file():
         extension = plan.extended_for(Manifest.read(plan.folder))
         return None if extension is None else _as_begun(extension)
@@ -127,22 +128,22 @@ def _write_own(
     share: ProcessShare,
     on_progress: Callable[[int], object],
 ) -> None:
-    """Write the shards of this process that are not there yet."""
-    own = range(share.rank, plan.shards, share.ranks)
-    built = {number for number in own if _is_built(plan, number)}
+    """Write the missing shards of this process."""
+    numbers = range(share.rank, plan.shards, share.ranks)
+    built = {number for number in numbers if _is_built(plan, number)}
     if built:
-        logger.info(f"going on: {len(built)} of {len(own)} shards are there")
+        logger.info(f"resuming: {len(built)} of {len(numbers)} shards are finished")
         on_progress(sum(len(plan.rows_of(number)) for number in built))
-    for number in own:
+    for number in numbers:
         if number not in built:
             _write_shard(plan, number, teacher, collate)
             on_progress(len(plan.rows_of(number)))
 
 
 def rebuild(plan: BuildPlan, numbers: Sequence[int], teacher: TeacherSignals, collate: Collate) -> None:
-    """Write some shards of a finished store again, and their entries in the manifest: of no other shard.
+    """Rewrite the shards ``numbers`` of a finished store and their entries in the manifest, and no others.
 
-    Raises StoreError where the store is for something else.
+    Raises StoreError if the store was made for something else.
     """
     with store_lock(plan.folder):
         manifest = Manifest.read(plan.folder)
@@ -155,7 +156,7 @@ def rebuild(plan: BuildPlan, numbers: Sequence[int], teacher: TeacherSignals, co
 
 
 def _open_folder(plan: BuildPlan) -> None:
-    """Make the folder ready for what is to be written there, if anything is."""
+    """Prepare the folder for the shards to write: check its content and the disk, and write the plan."""
     folder = plan.folder
     drafts, present = _files(folder)
     stale: Manifest | None = None
@@ -168,13 +169,13 @@ def _open_folder(plan: BuildPlan) -> None:
             return
         refuse_damaged(folder, manifest, damaged(folder, manifest, verify="full"))
         logger.info(f"{folder} gets more signals: {', '.join(column.name for column in extension.columns)}")
-        goes_on = begun is not None and is_for_the_same(begun, extension.made_for)
-        plan, stale = (_as_begun(extension), None) if goes_on else (extension, manifest)
+        resumes = begun is not None and is_for_the_same(begun, extension.made_for)
+        plan, stale = (_as_begun(extension), None) if resumes else (extension, manifest)
     elif PLAN in present:
         plan = _as_begun(plan)
     elif present:
         raise StoreError(
-            f"{folder} holds files that are no store: {', '.join(present[:5])}",
+            f"{folder} holds files that are not a store: {', '.join(present[:5])}",
             expected="a new or empty folder, or a store",
             remedy="choose another --output",
         )
@@ -185,15 +186,14 @@ def _open_folder(plan: BuildPlan) -> None:
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_drafts(folder)
-        for draft in drafts:  # of earlier versions
+        for draft in drafts:  # left by earlier versions
             (folder / draft).unlink(missing_ok=True)
         begun = {"made_for": plan.made_for, "rows_per_shard": plan.rows_per_shard}
         write_whole(folder / PLAN, json.dumps(begun, indent=1).encode())
 
 
 def _begun_for(folder: Path) -> dict[str, Any] | None:
-    """What the store is to be for once it has more signals, where some shards of that are written; None where none are,
-    or nobody knows."""
+    """``made_for`` of an extension that was begun in this folder; None if there is none, or if it cannot be read."""
     try:
         return read_unfinished(folder)[0]
     except (OSError, ValueError):
@@ -201,25 +201,25 @@ def _begun_for(folder: Path) -> dict[str, Any] | None:
 
 
 def _remove_leftovers(folder: Path, manifest: Manifest) -> None:
-    """What a build left that was stopped right behind the manifest, or before it, with other signals."""
+    """Remove the plan and the shards that are not in the manifest, which a stopped build left."""
     shards = {shard.file for shard in manifest.shards}
     begun = _begun_for(folder)
     if begun is not None and not is_for_the_same(begun, manifest.made_for):
-        logger.info(f"{folder}: shards that were begun for other signals are removed")
+        logger.info(f"{folder}: unfinished shards for other signals are removed")
     with _writing(folder):
         for path in folder.iterdir():
             if path.name == PLAN or (SHARD.fullmatch(path.name) and path.name not in shards):
-                with suppress(PermissionError):  # Windows: somebody reads it; the next build removes it
+                with suppress(PermissionError):  # Windows: a process reads it; the next build removes it
                     path.unlink()
 
 
 def _is_built(plan: BuildPlan, number: int) -> bool:
-    """Whether a shard of an unfinished store is there, is one, and is as it was written."""
+    """Whether a shard of an unfinished store is complete and unchanged."""
     file, rows = plan.shard_file(number), plan.rows_of(number)
     if not file.is_file() or fault_of(file, len(rows), plan.signals) is not None:
         return False
     if not is_as_written(file):
-        logger.warning(f"{file} is damaged: it is made again")
+        logger.warning(f"{file} is damaged and is built again")
         return False
     if plan.extended is None:
         return True
@@ -228,34 +228,34 @@ def _is_built(plan: BuildPlan, number: int) -> bool:
 
 
 def _buffers(plan: BuildPlan, rows: range) -> ShardBuffers:
-    """The numbers of rows, with those of the store that is extended."""
+    """Buffers for rows, filled with the columns of the store that is extended."""
     buffers = ShardBuffers(plan.signals, plan.lengths[rows.start : rows.stop])
     if plan.extended is not None:
         place, per_shard = rows.start, plan.extended.rows_per_shard
         while place < rows.stop:
-            number, at = divmod(place, per_shard)
-            count = min(per_shard - at, rows.stop - place)
+            number, first = divmod(place, per_shard)
+            count = min(per_shard - first, rows.stop - place)
             shard = open_shard(plan.folder / plan.extended.shards[number].file)
-            buffers.copy(place - rows.start, shard, range(at, at + count))
+            buffers.copy(place - rows.start, shard, range(first, first + count))
             place += count
     return buffers
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
-    """The drafts that a killed build left behind, and all other names."""
+    """The names of the drafts that a killed build left, and all other names."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     drafts = [name for name in names if DRAFT.fullmatch(name)]
     return drafts, [name for name in names if name not in drafts]
 
 
 def _as_begun(plan: BuildPlan) -> BuildPlan:
-    """The plan, with the shards of the unfinished store. Raises StoreError where that is for something else."""
+    """The plan with the rows per shard of the unfinished store. Raises StoreError if that is for something else."""
     try:
         made_for, rows_per_shard = read_unfinished(plan.folder)
     except (OSError, ValueError) as error:
         raise UnusableStoreError(
             f"{plan.folder / PLAN} is damaged: {error}",
-            expected="the plan of an unfinished store, as it was written",
+            expected="the unchanged plan of an unfinished store",
             remedy=f"delete {plan.folder} and build the store again",
         ) from error
     refuse_other(plan.folder, plan.made_for, made_for, remedy=OF_ANOTHER)
@@ -263,11 +263,11 @@ def _as_begun(plan: BuildPlan) -> BuildPlan:
 
 
 def read_unfinished(folder: Path) -> tuple[dict[str, Any], int]:
-    """What an unfinished store is for, and its rows a shard. Raises OSError and ValueError where it cannot be read."""
+    """``made_for`` and rows per shard of an unfinished store. Raises OSError or ValueError if they cannot be read."""
     begun = read_object(folder / PLAN)
     made_for, rows_per_shard = begun.get("made_for"), begun.get("rows_per_shard")
     if not isinstance(made_for, dict):
-        raise ValueError("it does not name what the store is for")
+        raise ValueError("it does not define what the store is made for")
     if type(rows_per_shard) is not int or rows_per_shard < 1:
         raise ValueError(f"its rows_per_shard is {rows_per_shard!r}, which must be 1 or more")
     return made_for, rows_per_shard
@@ -280,13 +280,13 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
         raise StoreError(
             f"the store needs {needed / 1e6:,.0f} MB, and {place} has {free / 1e6:,.0f} MB left",
             expected="room for the whole store",
-            remedy="free some, choose another folder, a narrower --encoding, or --signals online",
+            remedy="free some space, choose another folder, a smaller --encoding, or --signals online",
         )
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Raises StoreError where the disk refuses something inside."""
+    """Convert an OSError inside the block to a StoreError."""
     try:
         yield
     except OSError as error:
@@ -294,9 +294,9 @@ def _writing(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"{folder} cannot be written: {system_reason(error)}",
             expected="room for the whole store" if full else "a folder that can be written",
-            remedy="free some and give the same command again: whole shards are kept"
+            remedy="free some space and give the same command again: complete shards are kept"
             if full
-            else "see to the disk and give the same command again, or choose another folder",
+            else "check the disk and give the same command again, or choose another folder",
         ) from error
 
 
@@ -329,14 +329,14 @@ def _signals_by_row(
 
 
 def _stored(column: Column, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The values of an example; those of tokens from ``(view, token, …)`` with padding to ``(real token, view, …)``."""
+    """The values of an example for a store. Token values go from ``(view, token, …)`` to ``(real token, view, …)``."""
     if not column.per_token:
         return values
     return values[mask] if column.signal.tokens_first else np.moveaxis(values[:, mask], 1, 0)
 
 
 def _entry(plan: BuildPlan, number: int) -> Shard:
-    """The manifest's entry for a shard that was just written."""
+    """The manifest's entry for a written shard."""
     file = plan.shard_file(number)
     return Shard(file.name, len(plan.rows_of(number)), file.stat().st_size, checksum_of(file))
 
@@ -357,21 +357,21 @@ def _finish(plan: BuildPlan) -> None:
 
 @contextmanager
 def store_lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Lock a store's folder; a process that dies releases it, and nothing is left beside the store.
+    """Lock a store's folder. The lock ends with the process, and leaves no file in the parent folder.
 
-    Another process is waited for, or refused with a StoreError where ``wait`` is not set. Raises StoreError where the
-    folder cannot be made.
+    If another process holds the lock, wait for it, or without ``wait`` raise StoreError. Raises StoreError if the
+    folder cannot be created.
     """
     with ExitStack() as stack:
         try:
-            had = stack.enter_context(locked(folder, patience=None if wait else 0.0))
+            acquired = stack.enter_context(locked(folder, patience=None if wait else 0.0))
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"{folder} cannot be used for a store: {system_reason(error)}",
-                expected="a folder that can be made and written",
+                expected="a folder that can be created and written",
                 remedy="choose another folder, or --signals online",
             ) from error
-        if not had:
+        if not acquired:
             raise StoreError(
                 f"{folder} is being built by another process", remedy="wait for it, or stop it"
             ) from None

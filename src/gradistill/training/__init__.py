@@ -1,1 +1,1 @@
-"""The step, the start-up check and the trainer."""
+"""The training step, the start-up check of second-order gradients, and the trainer."""

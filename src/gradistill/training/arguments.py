@@ -1,4 +1,4 @@
-"""From a recipe to transformers' TrainingArguments, and what of them is refused before any work."""
+"""Builds transformers' TrainingArguments from a recipe, and refuses unsupported ones before any work."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ from gradistill.training.checkpoints import Sealing
 from gradistill.training.trainer_checks import first_labels
 
 CHECKPOINTS = "checkpoints"
-"""Folder of a run in which checkpoints stand while it trains."""
+"""Folder of a run that holds its checkpoints while it trains."""
 
 LOSS = "loss"
 _LIMIT = "save_total_limit"
 _BY_METRIC = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
-"""Schedules that look at the metric for the best model."""
+"""Schedules that watch the metric for the best model."""
 
 
 @dataclass(frozen=True)
 class MetricNames:
-    """What a run measures of its student after each epoch: ``metrics``, larger being better, and the loss.
+    """The names of what a run measures after each epoch: ``metrics``, where larger is better, and the loss.
 
-    ``select`` picks the best checkpoint. Without it nothing is measured while the run trains. ``classes``: whether
-    the labels are classes or scores.
+    ``select`` is the metric that selects the best checkpoint. Without it nothing is measured during training.
+    ``classes``: whether the labels are classes, not scores.
     """
 
     select: str | None = None
@@ -67,11 +67,11 @@ class MetricNames:
 
 
 ANY = MetricNames("accuracy", tuple(dict.fromkeys((*CLASS_METRICS, *SCORE_METRICS, *MULTI_LABEL_METRICS))))
-"""Before the task is known: all metrics that there are."""
+"""All metrics of all tasks, for checks before the task is known."""
 
 
 def check_training(recipe: Recipe, measured: MetricNames = ANY) -> None:
-    """Refuse, before anything is loaded, training arguments that a run cannot apply; leaves no file behind.
+    """Refuse, before anything is loaded, training arguments that a run cannot apply. Leaves no files.
 
     Raises RecipeError.
     """
@@ -84,7 +84,7 @@ def check_training(recipe: Recipe, measured: MetricNames = ANY) -> None:
 
 @contextmanager
 def _of_a_recipe() -> Iterator[None]:
-    """Raises a TrainingError of the block as a RecipeError, under the names that a recipe has."""
+    """Convert a TrainingError inside the block to a RecipeError with the recipe's names."""
     try:
         yield
     except TrainingError as error:
@@ -93,11 +93,11 @@ def _of_a_recipe() -> Iterator[None]:
 
 
 def training_arguments(settings: TrainingSettings, output: Path, measured: MetricNames) -> TrainingArguments:
-    """Linear decay, batches of like length, one evaluation and checkpoint an epoch, the best of them kept unless
-    weights are averaged.
+    """The TrainingArguments of a run. Defaults: linear decay, batches of similar lengths, one evaluation and checkpoint
+    in each epoch, and the best checkpoint at the end unless weights are averaged.
 
-    ``settings.arguments`` change any of it by its own name. Raises RecipeError for a name that does not exist, a
-    value that TrainingArguments refuses, and what a run cannot apply (``argument_table``).
+    ``settings.arguments`` override any of these by name. Raises RecipeError for an unknown name, for a value that
+    TrainingArguments refuses, and for an argument that a run cannot apply (``argument_table``).
     """
     given = _given(settings.arguments)
     fields = {**_defaults(settings, output, measured), **given}
@@ -106,20 +106,20 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Metri
             f"training.arguments.eval_strategy is {given['eval_strategy']!r}, and this run has no rows to evaluate on",
             remedy="leave it out",
         )
-    fields.pop(_LIMIT, None)  # ``sealing`` removes old checkpoints, once the new one is whole
+    fields.pop(_LIMIT, None)  # ``sealing`` removes old checkpoints, once the new one is complete
     try:
         arguments = TrainingArguments(**fields)
     except (
         Exception
-    ) as error:  # whatever transformers or accelerate raise for a value, a missing package included
+    ) as error:  # anything that transformers or accelerate raise for a value, such as a missing package
         raise _refused(settings.arguments, error) from error
     _follow_the_metric(arguments, given, measured)
     if settings.average_weights and arguments.load_best_model_at_end:
         raise RecipeError(
             "training.arguments.load_best_model_at_end is True, and training.average_weights is "
             f"{settings.average_weights}",
-            expected="one of them: the student ends as the best checkpoint, or as the mean of the last ones",
-            remedy="leave one of them out",
+            expected="one of the two: the student ends as the best checkpoint, or as the mean of the last weights",
+            remedy="leave one of the two out",
         )
     with _of_a_recipe():
         check_arguments(arguments)
@@ -129,7 +129,7 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Metri
 
 
 def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -> dict[str, Any]:
-    """What a run sets. The best checkpoint is loaded at the end where there are evaluations to choose by."""
+    """The arguments that a run sets. The best checkpoint is loaded at the end if there are evaluations."""
     given = settings.arguments
     evaluates = measured.select is not None and given.get("eval_strategy") not in ("no", False)
     return {
@@ -144,7 +144,7 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "train_sampling_strategy": "group_by_length",
         "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
-        "restore_callback_states_from_checkpoint": True,  # the patience of an early stop
+        "restore_callback_states_from_checkpoint": True,  # restores the patience of early stopping
         "load_best_model_at_end": evaluates and not settings.average_weights,
         "metric_for_best_model": measured.select if evaluates else None,
         "logging_steps": 50,
@@ -152,39 +152,35 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "label_names": ["labels"],
         "dataloader_pin_memory": torch.accelerator.is_available(),
         "remove_unused_columns": False,
-        "use_cpu": not torch.accelerator.is_available(),  # else bf16 is refused there
+        "use_cpu": not torch.accelerator.is_available(),  # without it, bf16 is refused on a CPU
     }
 
 
 def sealing(settings: TrainingSettings) -> Sealing:
-    """What sees to the checkpoints: one is kept beside the best, unless ``save_total_limit`` sets another number.
+    """The callback that seals and removes checkpoints. It keeps the best and ``save_total_limit`` others (default 1).
 
-    Raises RecipeError where that is not a number of checkpoints.
+    Raises RecipeError if the limit is not a number of checkpoints.
     """
     kept = settings.arguments.get(_LIMIT, 1)
     if kept is not None and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
         raise RecipeError(
-            f"training.arguments.{_LIMIT} is {kept!r}", expected="1 or more, or null for all of them",
+            f"training.arguments.{_LIMIT} is {kept!r}", expected="1 or more, or null to keep all checkpoints",
             remedy="correct it, or leave it out",
         )  # fmt: skip
     return Sealing(kept=kept, minutes=settings.checkpoint_minutes)
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a recipe in the types of TrainingArguments; refuses what a run cannot apply."""
-    found: dict[str, Any] = {}
+    """A recipe's arguments, converted to the types of TrainingArguments. Refuses what a run cannot apply."""
+    accepted: dict[str, Any] = {}
     for name, value in arguments.items():
-        handling, there = ARGUMENTS.get(name), _defaults_of_transformers()
-        if handling is None or name not in there:
+        handling, defaults = ARGUMENTS.get(name), _defaults_of_transformers()
+        if handling is None or name not in defaults:
             raise RecipeError(
                 f"training.arguments.{name} is not an argument that a recipe can set"
-                + (
-                    ""
-                    if handling is None
-                    else " with the installed transformers, which has none of that name"
-                ),
+                + ("" if handling is None else " with the installed transformers, which does not have it"),
                 remedy=nearest(
-                    name, [key for key, known in ARGUMENTS.items() if known.run is None and key in there]
+                    name, [key for key, known in ARGUMENTS.items() if known.run is None and key in defaults]
                 ),
             )
         if name in OF_THE_RUN:
@@ -200,29 +196,29 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 f"training.arguments.{name} is {_shown(name, value)}, and {handling.run.why}",
                 remedy=handling.run.instead,
             )
-        found[name] = value
-    return found
+        accepted[name] = value
+    return accepted
 
 
 def overruled(settings: TrainingSettings) -> Iterator[str]:
-    """A sentence for each own name of a recipe that has no effect, as ``arguments`` set the same thing otherwise."""
+    """Yield a sentence for each recipe field that has no effect because ``arguments`` overrides it."""
     given = _given(settings.arguments)
-    for name, own in OWN_NAMES.items():
-        if name in given and given[name] != (unused := getattr(settings, own)):
-            yield f"training.arguments.{name} {given[name]} holds, and not training.{own} {unused}"
+    for name, field in OWN_NAMES.items():
+        if name in given and given[name] != (unused := getattr(settings, field)):
+            yield f"training.arguments.{name} {given[name]} overrides training.{field} {unused}"
 
 
 def _typed(name: str, value: Any) -> Any:
-    """YAML reads 1e-4 as a text; anything else that is not of the argument's type is refused."""
+    """``value`` in the argument's type (YAML reads 1e-4 as a text). Other values of a wrong type are refused."""
     if name == _LIMIT or value is None:
         return value
     try:
-        found = _types()[name].validate_python(value)
+        typed = _types()[name].validate_python(value)
     except pydantic.ValidationError as error:
         raise _refused({name: value}, ValueError(f"{name}: {error.errors()[0]['msg']}")) from error
-    if truth_value(value, found) is not None:
+    if truth_value(value, typed) is not None:
         raise _refused({name: value}, ValueError(f"{name}: a truth value, and a number is expected"))
-    return found
+    return typed
 
 
 @cache
@@ -241,7 +237,7 @@ def _defaults_of_transformers() -> dict[str, Any]:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    """Whether a value is the one that transformers has by itself; an empty one is as good as none."""
+    """Whether ``value`` is transformers' default. Two empty values count as equal."""
     default = _defaults_of_transformers()[name]
     return value == default or (not value and not default and not isinstance(default, bool | int | float))
 
@@ -259,9 +255,9 @@ def _refused(arguments: Mapping[str, Any], error: Exception) -> RecipeError:
 
 
 def _follow_the_metric(arguments: TrainingArguments, given: Mapping[str, Any], measured: MetricNames) -> None:
-    """Refuse a metric that a run does not compute, or the contrary of its direction.
+    """Set the direction of the metric for the best model, also for a schedule that watches the metric.
 
-    A schedule that waits for a metric to fall or to rise waits for the right one.
+    Refuses a metric that the run does not compute, and the opposite direction.
     """
     if not selects(arguments):
         return
@@ -286,7 +282,7 @@ def _follow_the_metric(arguments: TrainingArguments, given: Mapping[str, Any], m
 
 
 def selects(arguments: TrainingArguments) -> bool:
-    """Whether something depends on the metric for the best model."""
+    """Whether a checkpoint, a schedule or the user's arguments use the metric for the best model."""
     return bool(
         arguments.load_best_model_at_end
         or arguments.save_strategy == SaveStrategy.BEST
@@ -311,19 +307,19 @@ _TOGETHER: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     (
         "max_steps",
         lambda a: a.max_steps == 0,
-        "no step would be taken",
+        "no optimizer step would run",
         "set 1 or more, or -1 for whole epochs",
     ),
     (
         "num_train_epochs",
         lambda a: a.num_train_epochs <= 0 and a.max_steps < 0,
-        "no step would be taken",
+        "no optimizer step would run",
         "set more than 0",
     ),
     (
         "label_smoothing_factor",
         lambda a: a.label_smoothing_factor >= 1,
-        "nothing of the label is left",
+        "this removes all information of the label",
         "set less than 1",
     ),
     (
@@ -341,13 +337,13 @@ _TOGETHER: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
     (
         "prediction_loss_only",
         lambda a: a.prediction_loss_only and _selects_by_more_than_loss(a),
-        "the best checkpoint is to be chosen by a metric of predictions",
-        "leave it out, or choose by the loss",
+        "the best checkpoint is selected by a metric, which needs predictions",
+        "leave it out, or select by the loss",
     ),
     (
         "accelerator_config",
         lambda a: getattr(a.accelerator_config, "use_seedable_sampler", True) is False,
-        "the order of rows comes from the seed",
+        "the seed determines the order of rows",
         "leave use_seedable_sampler out",
     ),
     (
@@ -356,7 +352,7 @@ _TOGETHER: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
             getattr(a.accelerator_config, "gradient_accumulation_kwargs", None) is not None
             and "num_steps" in a.accelerator_config.gradient_accumulation_kwargs
         ),
-        "the Trainer reads the steps of an accumulation elsewhere",
+        "the Trainer does not read the number of accumulated steps there",
         "set gradient_accumulation_steps",
     ),
     (
@@ -366,11 +362,11 @@ _TOGETHER: tuple[tuple[str, Callable[[Any], bool], str, str], ...] = (
         "use another, such as adamw_torch",
     ),
 )
-"""Values that are refused, alone or beside others: the argument, when, why, and what to do instead."""
+"""Values that are refused, alone or in combination: the argument, the condition, the reason, and the remedy."""
 
 
 def check_arguments(arguments: TrainingArguments) -> None:
-    """Refuse what DistillationTrainer cannot apply (``argument_table``), and what the Trainer would refuse later.
+    """Refuse arguments that DistillationTrainer cannot apply (``argument_table``), or the Trainer would refuse later.
 
     Raises TrainingError, before any work.
     """
@@ -395,7 +391,7 @@ def check_arguments(arguments: TrainingArguments) -> None:
 
 
 def check_terms(arguments: TrainingArguments, terms: Sequence[Term], compute: ComputeSettings) -> None:
-    """Refuse arguments that the objectives, or the way they are computed, cannot be trained with.
+    """Refuse arguments that do not fit the objectives or the ``compute`` settings.
 
     Raises TrainingError.
     """
@@ -425,38 +421,38 @@ def check_terms(arguments: TrainingArguments, terms: Sequence[Term], compute: Co
 
 
 def _check_two_backward_passes(arguments: TrainingArguments, rule: str) -> None:
-    """Refuse what allows no second backward pass through one graph."""
-    out = f"leave it out, or train without compute.gradient_conflict: {rule}"
+    """Refuse arguments that allow only one backward pass through a graph."""
+    remedy = f"leave it out, or train without compute.gradient_conflict: {rule}"
     if arguments.torch_compile:
-        raise _not_applied("torch_compile", True, "a compiled graph has one backward pass only", out)
-    _refuse_reentrant(arguments, "re-entrant checkpoints have one backward pass only", out)
+        raise _not_applied("torch_compile", True, "a compiled graph has one backward pass only", remedy)
+    _refuse_reentrant(arguments, "re-entrant checkpoints have one backward pass only", remedy)
 
 
 def _refuse_reentrant(arguments: TrainingArguments, why: str, remedy: str) -> None:
     chosen: Any = arguments.gradient_checkpointing_kwargs or {}
     if arguments.gradient_checkpointing and chosen.get("use_reentrant"):
-        newer = "activation_checkpointing_kwargs"  # transformers 5.17 has the older name alone
+        newer = "activation_checkpointing_kwargs"  # transformers 5.17 has the older name only
         name = newer if hasattr(arguments, newer) else "gradient_checkpointing_kwargs"
         raise _not_applied(name, chosen, why, remedy)
 
 
 def refuse_smoothed_scores(arguments: TrainingArguments) -> None:
-    """Raise TrainingError for label smoothing in a regression, or of several labels a row."""
+    """Raise TrainingError for label smoothing in a regression, or with several labels a row."""
     if arguments.label_smoothing_factor:
         raise _not_applied(
             "label_smoothing_factor",
             arguments.label_smoothing_factor,
-            "scores are not smoothed, nor are several labels a row",
+            "it does not apply to scores, nor to several labels a row",
             "leave it out",
         )
 
 
 def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None:
-    """Refuse a metric for the best model that no evaluation computes, before the first one.
+    """Refuse a metric for the best model that no evaluation computes, before the first evaluation.
 
-    ``given`` are the Trainer's parameters. Where the code of ``compute_metrics`` does not mention the metric, it is
-    called for two rows of the evaluation data, with logits of zeros, to see which metrics it returns; where it raises,
-    nothing is refused. Raises TrainingError.
+    ``given`` are the Trainer's parameters. If the code of ``compute_metrics`` does not contain the metric's name, the
+    function is called on two evaluation rows with logits of zeros, and its metrics are read. If it raises, nothing is
+    refused. Raises TrainingError.
     """
     if not selects(arguments) or _strategy(arguments) == "no":
         return
@@ -483,7 +479,7 @@ def check_metric(arguments: TrainingArguments, given: Mapping[str, Any]) -> None
 
 
 def _constants(code: CodeType | None) -> Iterator[str]:
-    """The texts that a function's code mentions, functions within it included."""
+    """Yield the string constants of a function's code, including nested functions."""
     for constant in code.co_consts if code is not None else ():
         if isinstance(constant, CodeType):
             yield from _constants(constant)
@@ -514,18 +510,19 @@ def _computed(
         return [
             str(name) for name in compute(EvalPrediction(predictions=zeros, label_ids=np.asarray(labels)))
         ]
-    except Exception:  # whatever a caller's own function raises on two rows
+    except Exception:  # anything that the caller's function raises on two rows
         return None
 
 
 _ACCEPTED: set[str] = set()
-"""Arguments that a Trainer could be made with in this process, as JSON: a job checks the same ones several times."""
+"""Arguments that have passed ``_try`` in this process, as JSON: a job checks the same ones several times."""
 
 
 def _try(arguments: TrainingArguments) -> None:
-    """Refuse what a Trainer of a tiny model refuses; named is the argument without which it would not."""
+    """Refuse arguments with which a Trainer of a tiny model cannot be built. The message names the argument whose
+    default value avoids the error."""
     if arguments.fsdp or arguments.deepspeed:
-        return  # they need processes and models of their own
+        return  # these need their own processes and models
     values = {name: value for name, value in arguments.to_dict().items() if name != "output_dir"}
     tried = json.dumps(values, sort_keys=True, default=str)
     if tried in _ACCEPTED:
@@ -547,7 +544,7 @@ def _try(arguments: TrainingArguments) -> None:
 def _failure(
     arguments: TrainingArguments, changes: Mapping[str, Any] = MappingProxyType({})
 ) -> Exception | None:
-    """What a Trainer of a tiny model raises for these arguments, with its optimizer, schedule and data loader."""
+    """The error of building a Trainer of a tiny model, its optimizer, schedule and data loader; None without one."""
     config = BertConfig(
         vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
         max_position_embeddings=8,
@@ -556,13 +553,13 @@ def _failure(
     state = torch.random.get_rng_state()
     with TemporaryDirectory() as folder:
         tried = copy.copy(arguments)
-        own = {
+        overrides = {
             "output_dir": folder,
             "push_to_hub": False,
             "enable_jit_checkpoint": False,
             "disable_tqdm": True,
         }
-        for name, value in {**own, **changes}.items():
+        for name, value in {**overrides, **changes}.items():
             setattr(tried, name, value)
         try:
             trainer = Trainer(

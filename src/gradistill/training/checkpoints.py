@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and the Trainer's callback that sees to it."""
+"""Checkpoints that are complete or absent, and the Trainer callback that ensures it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from gradistill.io import checksum_of, discard, read_object, synced, write_whole
 from gradistill.training.distributed import processes
 
 SEAL = "whole.json"
-"""Names and checksums of a checkpoint's files; written last, so that what has it is whole."""
+"""Names and checksums of a checkpoint's files. It is written last, so a checkpoint that has it is complete."""
 
 _PREFIX = "checkpoint-"
 
 
 class Sealing(TrainerCallback):
-    """Seals each checkpoint that the Trainer saves, and only then removes older ones, but for the best.
+    """Seals each checkpoint that the Trainer saves, and only then removes older ones, except the best.
 
-    Where ``minutes`` have passed since the last one it writes another, so that a long epoch can be gone on with.
+    After ``minutes`` without a checkpoint it requests one, so that a run can resume within a long epoch.
     """
 
     def __init__(self, *, kept: int | None = 1, minutes: float | None = None) -> None:
@@ -34,11 +34,10 @@ class Sealing(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """What an earlier process left half-written would count as the newest, and so would what is newer than the
-        step from which this one trains: an attempt with larger batches left it (``auto_find_batch_size``). A training
-        that had stopped early stays stopped.
+        """Remove half-written checkpoints, and those newer than the step that training resumes from (left by an attempt
+        with larger batches, ``auto_find_batch_size``). An early stop stays in force.
 
-        Raises TrainingError where the best checkpoint, which is to be loaded at the end, is gone."""
+        Raises TrainingError if the best checkpoint, which is loaded at the end, is missing."""
         folder = Path(str(args.output_dir))
         if processes().is_main_process:
             remove_unsealed(folder)
@@ -55,13 +54,13 @@ class Sealing(TrainerCallback):
         return control
 
     def _find_best(self, folder: Path, args: TrainingArguments, state: TrainerState) -> None:
-        """Where it is now: a checkpoint holds the path of the best one, and the folder may have been moved."""
+        """Update the path of the best checkpoint: the folder may have been moved since the path was saved."""
         best = folder / f"{_PREFIX}{state.best_global_step}"
         state.best_model_checkpoint = str(best) if _whole(best) else None
         if args.load_best_model_at_end and state.best_model_checkpoint is None:
             raise TrainingError(
-                f"{best}, the best so far, is gone or damaged",
-                expected="the best checkpoint beside the last one: it is what the run is to end with",
+                f"{best}, the best checkpoint so far, is missing or damaged",
+                expected="the best checkpoint, from which the run takes its final weights",
                 remedy="put it back, or give --overwrite to start again",
             )
 
@@ -88,8 +87,8 @@ class Sealing(TrainerCallback):
 
 
 def seal(checkpoint: Path) -> None:
-    """Note the checksums of a checkpoint's files. The Trainer's pickle of its arguments goes: nothing reads it, and
-    it holds what a recipe leaves out when it is written (tokens, passwords)."""
+    """Write the checksums of a checkpoint's files. The Trainer's pickle of its arguments is deleted: nothing reads it,
+    and it holds secrets that a written recipe leaves out (tokens, passwords)."""
     (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)
     synced(checkpoint)
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path != checkpoint / SEAL]
@@ -98,7 +97,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that is sealed and as it was when it was sealed."""
+    """The newest checkpoint that is sealed and unchanged since, or None."""
     return next((checkpoint for checkpoint in _newest_first(folder) if _whole(checkpoint)), None)
 
 
@@ -118,7 +117,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def has_seal(checkpoint: Path) -> bool:
-    """Whether a folder has a seal that parses, its files whole or not."""
+    """Whether a folder has a seal that parses. Its files are not checked."""
     return bool(_sums(checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""The processes that torchrun or ``accelerate launch`` started, or this one alone."""
+"""The processes that torchrun or ``accelerate launch`` started, or the single process."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import distributed
 
 
 def processes() -> PartialState:
-    """What accelerate knows of them, with or without an accelerator: by default, CPU runs ignore other processes."""
+    """Accelerate's state of the processes. ``cpu`` is set without an accelerator: by default, accelerate ignores other
+    processes on a CPU."""
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def leave_the_others() -> None:
-    """Part from the other processes while Python still runs; nothing where there are none.
+    """Destroy the process group, if there is one, while the interpreter still runs.
 
-    Threads of a process group that live on into the end of the interpreter may abort the process ("terminate called
-    without an active exception") after all of its work is done. A trainer's reference cycles hold the group: they go
-    first.
+    Threads of a process group that are alive when the interpreter exits may abort the process ("terminate called
+    without an active exception") after all of its work is done. Reference cycles of a trainer keep the group alive, so
+    they are collected first.
     """
     if distributed.is_available() and distributed.is_initialized():
         gc.collect()

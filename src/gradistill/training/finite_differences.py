@@ -1,4 +1,4 @@
-"""Derivatives along directions by central differences, of one matrix or of all at once, compared with autograd."""
+"""Directional derivatives by central differences, of one matrix or of all at once, compared with autograd."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 0.05
-"""Allowed relative difference. A missing second-order part is off by 1; float32 islands inside a float64 model
-(some norms and softmaxes) by up to a few thousandths at these steps."""
+"""Allowed relative difference. A missing second-order part gives a difference of 1. Float32 operations inside a float64
+model (some norms and softmaxes) give up to a few thousandths at these steps."""
 
 STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-"""Lengths of the finite-difference step relative to the weight's norm. Shorter ones are tried where the first does not
-agree: along its own gradient a student of base size bends within 1e-4."""
+"""Lengths of the finite-difference step relative to the weight's norm. Shorter ones are tried if the first does not
+agree: along its own gradient, the projection of a student of base size is curved within 1e-4."""
 
 SETTLED = 0.01
-"""Where a ten times shorter step changes the difference by less, relatively, it is the derivative."""
+"""A difference has converged if a ten times shorter step changes it by less than this, relatively."""
 
 SHARE_LOST = 0.25
-"""Where all matrices move at once each promises 1: how much of one may be missing from their sum."""
+"""Allowed difference when all matrices move at once. Each contributes ±1 to the sum by autograd, so it is a share of
+one matrix's contribution."""
 
 
 @dataclass(frozen=True)
 class DerivativeComparison:
-    """One comparison: a weight's directional derivative by autograd and by finite difference."""
+    """A weight's directional derivative by autograd and by finite difference. ``floor``: the rounding error."""
 
     weight: str
     autograd: float
     finite_difference: float
     floor: float
     allowed: float | None = None
-    """A difference that is allowed in place of the relative one."""
+    """An allowed absolute difference, which replaces the relative tolerance."""
 
     @property
     def agrees(self) -> bool:
@@ -43,7 +44,7 @@ class DerivativeComparison:
 
     @property
     def is_sharp(self) -> bool:
-        """Whether agreement means something: what rounding may hide is within the tolerance itself."""
+        """Whether agreement is meaningful: rounding errors are not larger than the tolerance."""
         return self.floor <= self._tolerance
 
     @property
@@ -54,14 +55,14 @@ class DerivativeComparison:
 
 @dataclass(frozen=True)
 class MatrixGradient:
-    """A matrix and the gradient that autograd gives it."""
+    """A weight matrix and its gradient by autograd."""
 
     name: str
     weight: nn.Parameter
     gradient: Tensor
 
     def unrelated_direction(self, seed: int) -> Tensor:
-        """A direction that does not know the gradient: half scaling, half random."""
+        """A direction that is independent of the gradient: the normalised weight plus a random direction."""
         weight = self.weight.detach()
         random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight)
         direction = weight / weight.norm().clamp(min=1e-12) + random / random.norm()
@@ -76,7 +77,7 @@ class MatrixGradient:
 
 
 def compared_alone(matrix: MatrixGradient, projected: Callable[[], Tensor]) -> Iterator[DerivativeComparison]:
-    """Of one matrix, along the gradient itself and along a direction that does not know it."""
+    """Compare one matrix along a direction independent of its gradient, and along the gradient unless that is 0."""
     yield _along(matrix, matrix.unrelated_direction(seed=1), projected)
     if matrix.gradient.norm() > 0:
         yield _along(matrix, matrix.gradient / matrix.gradient.norm(), projected)
@@ -92,18 +93,18 @@ def _along(
 def compared_together(
     matrices: Sequence[MatrixGradient], projected: Callable[[], Tensor]
 ) -> Iterator[DerivativeComparison]:
-    """All matrices moved at once, each so far that autograd promises the same of it, up or down by chance.
+    """Compare all matrices moved at once, each by a length at which autograd predicts a change of ±1 (random sign).
 
-    What is lost in a single matrix is lost from the sum: a fault beside the few that are read one by one. Three
-    readings, each along other directions.
+    A wrong gradient in any one matrix changes the sum, also in matrices that are not compared alone. Yields three
+    comparisons along different directions.
     """
     for seed in range(1, 4):
         directions = [matrix.unrelated_direction(seed) for matrix in matrices]
         along = [matrix.along(direction) for matrix, direction in zip(matrices, directions, strict=True)]
-        usual = median(abs(one) for one in along)
-        if usual == 0:
+        typical = median(abs(one) for one in along)
+        if typical == 0:
             return
-        scales = [1 / max(abs(one), 0.05 * usual) for one in along]
+        scales = [1 / max(abs(one), 0.05 * typical) for one in along]
         room = min(matrix.size / scale for matrix, scale in zip(matrices, scales, strict=True))
         signs = (
             torch.randint(2, (len(matrices),), generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -117,8 +118,8 @@ def compared_together(
         def read(
             step: float, moves: Any = moves, expected: float = expected, room: float = room
         ) -> DerivativeComparison:
-            found = _read("all matrices together", moves, expected, step * room, projected)
-            return replace(found, allowed=SHARE_LOST)
+            comparison = _read("all matrices together", moves, expected, step * room, projected)
+            return replace(comparison, allowed=SHARE_LOST)
 
         yield _settled(read)
 
@@ -130,7 +131,7 @@ def _read(
     step: float,
     projected: Callable[[], Tensor],
 ) -> DerivativeComparison:
-    """A central difference of what is projected, all ``moves`` made at once."""
+    """Compare autograd's ``expected`` with the central difference of ``projected`` under all ``moves`` at once."""
     originals = [matrix.weight.detach().clone() for matrix, _ in moves]
     values = []
     for sign in (1, -1):
@@ -148,11 +149,11 @@ def _read(
 
 
 def _settled(read: Callable[[float], DerivativeComparison]) -> DerivativeComparison:
-    """A reading whose step is short enough: it agrees with the longest one, or the next shorter step changes little. If
-    none does, that which changed least: shorter steps may show nothing but rounding.
+    """The comparison at the longest step if it agrees there, else at the step where the difference has converged.
 
-    Where the projection bends, the difference grows from nothing to the derivative as the step shrinks: some step would
-    agree with whatever autograd gives.
+    If none has converged, the one that changed least is returned: still shorter steps are dominated by rounding. The
+    first agreement is not enough. On a curved projection the difference changes from 0 to the derivative as the step
+    shrinks, and would agree with any value of autograd at some step.
     """
     last = settled = read(STEPS[0])
     if last.agrees:

@@ -1,10 +1,10 @@
-"""Whether the predictions count beside the gradient objectives: both gradients, compared on a few early batches.
+"""Compares the gradients of prediction losses and gradient objectives at the student's weights on a few early batches.
 
-The optimizer gets their sum, which clipping and Adam bring to one length. Where one is dozens of times the other, the
-other is hardly trained. The objectives have unit length at the outputs, and not at the weights. How long their
-gradients are there depends on the model's size. That of ``rationale`` is 1 to 6 times as long as that of the
-predictions in students of MiniLM at first, and 16 times on 60 steps of mrpc. In one of base size it is 111 times as
-long, and the student then predicted one label for every row; with a tenth of the weight it predicted well
+The optimizer sees their sum, whose length clipping and Adam normalise. A gradient that is dozens of times longer leaves
+the other loss untrained. The objectives have unit length at the outputs, not at the weights, where the length of their
+gradients depends on the model's size. In students of MiniLM the gradient of ``rationale`` is at first 1 to 6 times as
+long as the gradient of the prediction losses, and 16 times on 60 steps of mrpc. In a student of base size it was 111
+times as long, and the student predicted one label for every row. With a tenth of the weight it predicted well
 (docs/training.md).
 """
 
@@ -25,29 +25,29 @@ from torch.nn.utils import get_total_norm
 from gradistill.io import read_object
 
 COMPARISONS, STEPS_BETWEEN = 3, 5
-"""How often both are compared, from the first step on which both are trained, and how many steps apart: a new student's
-first gradients are no sign of the later ones."""
+"""The number of comparisons, from the first step on which both are trained, and the steps between them. Several are
+needed because a new student's first gradients do not predict the later ones."""
 
 DROWNING_RATIO = 30.0
-"""So many times as long, the gradient of the objectives drowns that of the predictions: 16 times work, 111 do not."""
+"""From this ratio on, the objectives' gradient drowns the prediction losses' gradient: 16 worked, 111 did not."""
 
 FILE = "gradient_balance.json"
-"""Of a checkpoint: what was compared before it."""
+"""File of a checkpoint with the comparisons made before it."""
 
 
 class GradientBalance:
-    """Compares the two gradients. No ``.grad`` changes, and no graph is freed.
+    """Compares the two gradients. It changes no ``.grad`` and frees no graph.
 
-    ``steps`` are the optimizer steps that were compared, ``ratios`` what was found on them, ``names`` those of the
-    objectives that were there.
+    ``steps``: the optimizer steps on which gradients were compared. ``ratios``: the results. ``names``: the gradient
+    objectives that took part.
     """
 
     def __init__(self) -> None:
         self.names, self.steps, self.ratios = set[str](), list[int](), list[float]()
 
     def due(self, step: int, names: Collection[str]) -> bool:
-        """Whether both are to be compared on this batch, of this optimizer step (counted from 0). It begins anew with
-        the stage of an objective that was not among the ``names`` before, unless the predictions were drowned."""
+        """Whether to compare the gradients on this batch of optimizer ``step`` (from 0). An objective that is new among
+        ``names`` restarts the comparison, unless the predictions were drowned."""
         if not self.names.issuperset(names) and self.drowning_ratio is None:
             self.names.update(names)
             self.steps, self.ratios = [], []
@@ -61,10 +61,10 @@ class GradientBalance:
         parameters: Sequence[nn.Parameter],
         accelerator: Accelerator,
     ) -> None:
-        """Compare the gradients of both losses at the student's ``parameters``: their norms, averaged over processes.
+        """Compare the norms of both losses' gradients at the student's ``parameters``, averaged over processes.
 
-        ``objectives`` is the loss of the gradient objectives. Both are as heavy as on average over the steps. A step on
-        which a norm is 0 or not finite counts for nothing.
+        ``objectives`` is the loss of the gradient objectives. Both losses have their average weights over the steps. A
+        step on which a norm is 0 or not finite adds no ratio.
         """
         self.steps.append(step)
         norms = torch.stack([_norm(predictions, parameters), _norm(objectives, parameters)])
@@ -75,27 +75,27 @@ class GradientBalance:
 
     @property
     def done(self) -> bool:
-        """Whether no step is left to be compared."""
+        """Whether all comparisons are made."""
         return len(self.steps) == COMPARISONS
 
     @property
     def ratio(self) -> float | None:
-        """The median over the compared steps of how many times as long the objectives' gradient is; None before."""
+        """The median of ``ratios``: how many times as long the objectives' gradient is. None without comparisons."""
         return median(self.ratios) if self.ratios else None
 
     @property
     def drowning_ratio(self) -> float | None:
-        """The ratio if the predictions are drowned by all steps that are compared, else None."""
+        """The ratio if all comparisons are made and it reaches ``DROWNING_RATIO``, else None."""
         return self.ratio if self.done and (self.ratio or 0.0) >= DROWNING_RATIO else None
 
     def save(self, checkpoint: Path) -> None:
-        """Write what was compared into a checkpoint, so that a run that goes on from it ends alike."""
+        """Write the comparisons into a checkpoint, so that a resumed run has the same result."""
         if self.steps:
             state = {"names": sorted(self.names), "steps": self.steps, "ratios": self.ratios}
             (checkpoint / FILE).write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint. One of a version that compared nothing has no such file."""
+        """Read the comparisons from a checkpoint. Checkpoints of versions without comparisons have no such file."""
         state = read_object(checkpoint / FILE) if (checkpoint / FILE).is_file() else {}
         self.names = set(state.get("names", []))
         self.steps, self.ratios = state.get("steps", []), state.get("ratios", [])
@@ -103,5 +103,5 @@ class GradientBalance:
 
 def _norm(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     with torch.autocast(loss.device.type, enabled=False):  # backward passes are not run under autocast
-        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return get_total_norm([gradient.float() for gradient in found if gradient is not None])
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return get_total_norm([gradient.float() for gradient in gradients if gradient is not None])

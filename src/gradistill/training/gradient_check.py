@@ -1,8 +1,8 @@
-"""The start-up check: is the second-order term there, and is it right?
+"""The start-up check: is the second-order gradient present and correct?
 
-Training without the second-order part of a gradient objective is the worst failure because it is silent. Before
-the first step the second-order gradients of a few matrices, and of all of them at once, are compared, on a few rows,
-with central finite differences of the very code that training runs.
+Training without the second-order part of a gradient objective is the worst failure because it is silent. Before the
+first step, second-order gradients are compared on a few rows with central finite differences of the training code.
+The comparison covers a few matrices one by one, and all of them at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gradistill.training.finite_differences import (
 )
 
 WITHOUT_FLOAT64 = ("mps",)
-"""Types of devices that have none."""
+"""Device types without float64."""
 
 _REMEDY = (
     "train without torch.compile, with eager attention (attn_implementation='eager'), and without custom autograd "
@@ -44,11 +44,11 @@ def check_second_order(
     batch: Batch,
     signals: Sequence[Signal],
 ) -> list[DerivativeComparison]:
-    """Compare, and return the readings. Raises TrainingError where they differ or autograd fails.
+    """Compare second-order gradients with finite differences. Raises TrainingError if they differ or autograd fails.
 
-    The model computes in float64 meanwhile, on copies, which are on the CPU where its device has no float64. Dropout
-    draws the same masks each time. What is differentiated is a fixed random projection of every gradient signal, so
-    that a student that already equals its teacher is checked too.
+    The model computes in float64 on copies of its tensors, on the CPU if its device has no float64. Dropout draws the
+    same masks each time. A fixed random projection of every gradient signal is differentiated, so that the check works
+    for a student that equals its teacher. Returns the comparisons.
     """
     wanted, device = _at_fixed_labels(signals), _checked_on(batch.mask.device)
     with _in_float64(model, device), _one_random_state(device) as rewind:
@@ -71,12 +71,12 @@ def check_second_order(
             for name in _spread(list(matrix_gradients))
             for reading in compared_alone(matrix_gradients[name], projected)
         ]
-        apart = [
+        disagreeing = [
             reading
             for reading in compared_together(list(matrix_gradients.values()), projected)
             if not reading.agrees
         ]
-        if len(apart) > 1:  # once may be a kink (ReLU) on the way; what is missing is missing from all
+        if len(disagreeing) > 1:  # one alone may be a kink (ReLU); a missing part shows in all
             readings = [
                 reading
                 for matrix in matrix_gradients.values()
@@ -95,7 +95,7 @@ def _refuse_disagreement(readings: Sequence[DerivativeComparison]) -> None:
         )
         raise TrainingError(
             f"the second-order gradient of the student is missing or wrong:\n{lines}",
-            expected=f"agreement within {TOLERANCE:.0%}; without it the gradient objective would not train",
+            expected=f"agreement within {TOLERANCE:.0%}; without it the gradient objective would not be trained",
             remedy=_REMEDY,
         )
 
@@ -111,19 +111,19 @@ def _matrices(model: nn.Module, probe: Probe) -> dict[str, nn.Parameter]:
         raise TrainingError(
             "the student has no trainable matrix above its embeddings",
             expected="trainable encoder layers",
-            remedy="unfreeze them (requires_grad_(True))",
+            remedy="unfreeze the encoder layers (requires_grad_(True))",
         )
     return matrices
 
 
 def _spread(names: Sequence[str], count: int = 4) -> list[str]:
-    """A few of them, spread over the depth of the model."""
+    """``count`` of the names, spread evenly over the depth of the model."""
     return list(dict.fromkeys(names[round(k * (len(names) - 1) / max(count - 1, 1))] for k in range(count)))
 
 
 def _at_fixed_labels(signals: Sequence[Signal]) -> list[Signal]:
-    """The gradient signals, with ``teacher`` for ``own``: a step across a tie of two labels is no derivative. For
-    drawn views too: there is nothing to draw yet, and one label is as good as another."""
+    """The gradient signals, with the view ``teacher`` in place of ``own`` and of drawn views. The label of ``own``
+    could change within a finite difference. Drawn views have no draws yet, and any label serves for the check."""
     return [
         replace(signal, target=replace(signal.target, view="teacher"))
         if signal.target.view in ("own", *DRAWN)
@@ -149,7 +149,7 @@ def _projection(
             if signal not in projections:
                 random = torch.randn(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
                 size = float(values.detach().norm()) * values.numel() ** 0.5
-                projections[signal] = random / (size or 1.0)  # 0: a head of zeros, which decides nothing yet
+                projections[signal] = random / (size or 1.0)  # 0: the gradients of a head of zeros
             total = total + (values * projections[signal]).sum() * values.numel() ** 0.5
         return total
 
@@ -162,11 +162,11 @@ def _checked_on(device: torch.device) -> torch.device:
 
 @contextmanager
 def _in_float64(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside the block the model computes with copies of its parameters and buffers on a device, in float64 where they
-    are no whole numbers.
+    """Inside the block the model computes with copies of its parameters and buffers on ``device``. Floating-point
+    copies are in float64.
 
-    The parameters themselves are not touched: DistributedDataParallel hooks what accumulates their gradients, and
-    a change of their type, there and back, makes new ones that it does not know.
+    The parameters themselves are not changed: DistributedDataParallel hooks their gradient accumulators, and converting
+    the type back and forth would create accumulators without hooks.
     """
     copies: dict[int, Tensor] = {}  # one of each tensor: tied weights stay tied
     swapped: list[tuple[nn.Module, str, Tensor]] = []
@@ -196,10 +196,10 @@ def _one_random_state(device: torch.device) -> Iterator[Callable[[], object]]:
 
 
 def _padding_last(batch: Batch) -> Batch:
-    """The rows with their padding behind them.
+    """The batch with padding moved to the end of each row.
 
-    In front of a causal row it sees no token. Llama and its like take the softmax in float32, where the least number
-    of float64, which hides a token, is minus infinity: such a row would be NaN.
+    A padding token in front of a causal row attends to no token. Llama and similar models compute the softmax in
+    float32, where the mask value, the lowest float64, is minus infinity: such a row would be NaN.
     """
     first = batch.mask.int().argmax(1)
     if not first.any():

@@ -1,5 +1,5 @@
-"""What ``compute.gradient_conflict`` does in a training: compare the gradients of predictions and of the other terms,
-warn where the predictions are drowned, or put them first."""
+"""Applies ``compute.gradient_conflict``: compares the gradients of prediction losses and other terms, warns if the
+predictions are drowned, or gives them priority."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class GradientConflict:
-    """The rule in one training. ``off`` and ``auto`` compare the gradients of predictions and gradient objectives on
-    early steps (``GradientBalance``): ``off`` warns, ``auto`` caps. The other rules hold from the first step on.
-
-    ``trained`` returns the student's parameters that are trained.
+    """The rule of one training. ``off`` and ``auto`` compare the gradients of prediction losses and gradient objectives
+    on early steps (``GradientBalance``): ``off`` warns, ``auto`` caps. The other rules apply from the first step on.
+    ``trained`` returns the student's trained parameters.
     """
 
     def __init__(
@@ -39,12 +38,12 @@ class GradientConflict:
         self._balance = GradientBalance() if rule in ("off", "auto") else None
 
     def save(self, checkpoint: Path) -> None:
-        """Write what was compared, so that a run that goes on from the checkpoint ends alike."""
+        """Write the comparisons into a checkpoint, so that a resumed run has the same result."""
         if self._balance is not None:
             self._balance.save(checkpoint)
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint."""
+        """Restore the comparisons from a checkpoint, and cap again if it did before."""
         if self._balance is None:
             return
         self._balance.load(checkpoint)
@@ -52,17 +51,17 @@ class GradientConflict:
             self._first.begin()
 
     def reset(self) -> None:
-        """Before an optimizer step: forget what an earlier one accumulated that did not end."""
+        """Discard what an unfinished optimizer step accumulated. Call this before an optimizer step."""
         if self._first is not None:
             self._first.reset()
 
     def step(self) -> AbstractContextManager[None]:
-        """A training step on one batch: forward and backward pass."""
+        """A context for a training step on one batch (forward and backward pass)."""
         return self._first.step(self._trained(), self._accelerator) if self._first else nullcontext()
 
     def loss(self, averaged: Callable[[Iterable[str]], Tensor], terms: Sequence[Term]) -> Tensor:
-        """The loss of all ``terms``, of which a rule that holds has taken the gradient of the predictions apart.
-        ``averaged`` is the loss of some terms by name."""
+        """The loss of all ``terms``. If a rule is active, the gradient of the prediction losses is computed separately.
+        ``averaged`` returns the loss of the terms with given names."""
         predictions = [term.name for term in terms if term.objective.answers and term.weight]
         others = [term.name for term in terms if term.name not in predictions]
         if predictions and others and self._first is not None and self._first.running:
@@ -76,10 +75,10 @@ class GradientConflict:
         staged: Sequence[Term],
         step: int,
     ) -> None:
-        """Compare both gradients where it is their turn, and cap or warn where the predictions are drowned.
+        """Compare both gradients if a comparison is due, and cap or warn if the predictions are drowned.
 
-        ``averaged`` is the loss of some terms by name, as heavy as on average over the steps. Of the ``staged`` terms,
-        whose stage it is, ``terms`` run at optimizer step ``step``, counted from 0.
+        ``averaged`` returns the loss of the terms with given names, with their average weights over the steps.
+        ``staged`` are the terms whose stage it is; ``terms`` are those that run at optimizer ``step`` (from 0).
         """
         predictions = [term.name for term in terms if term.objective.answers and term.weight]
         gradients = [term.name for term in terms if term.objective.second_order and term.weight]
@@ -96,8 +95,8 @@ class GradientConflict:
         if self._first is not None:
             self._first.begin()
             logger.warning(
-                f"{fault}, which would hardly be trained. From the next step on that of all other terms is at most "
-                f"{self._cap:g} times as long (compute.gradient_conflict: auto)"
+                f"{fault}, which would hardly be trained. From the next step on, the gradient of all other terms is at "
+                f"most {self._cap:g} times as long (compute.gradient_conflict: auto)"
             )
             return
         smaller = " and ".join(f"objectives.{name}.weight" for name in drowning)
@@ -108,7 +107,7 @@ class GradientConflict:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What was compared (``DistillationTrainer.gradient_balance``); None where nothing was."""
+        """The comparisons (``DistillationTrainer.gradient_balance``), or None if there are none."""
         balance = self._balance
         if balance is None or balance.ratio is None:
             return None
@@ -120,5 +119,5 @@ class GradientConflict:
         }
 
     def logged(self) -> dict[str, float]:
-        """What ``AnswersFirst`` found since the last time; nothing while no rule holds."""
+        """The figures of ``AnswersFirst.logged`` since the last call; empty if no rule is active."""
         return self._first.logged() if self._first is not None else {}

@@ -30,7 +30,7 @@ class SmoothedHardLabel(HardLabel):
 
 
 def smoothed(terms: Sequence[Term], factor: float) -> list[Term]:
-    """The terms with the labels of ``hard_label`` smoothed by this factor."""
+    """The terms, with the labels of ``hard_label`` smoothed by ``factor``."""
     if not factor:
         return list(terms)
     return [

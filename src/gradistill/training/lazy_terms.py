@@ -1,4 +1,4 @@
-"""What training needs where terms run on some of the steps, or on some of the rows."""
+"""Random draws and optimizer corrections for terms that run on some steps or some rows only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradistill.batch import Batch, RandomDraws
 
 
 def drawn_for(batch: Batch, labels: int, *numbers: int, epoch: int = 0) -> RandomDraws:
-    """The same draws for the same numbers, which are not negative: seed, process, step, accumulated batch."""
+    """The random draws of a batch, seeded by ``numbers`` (0 or more): seed, process, step, accumulated batch."""
     chance = np.random.default_rng(numbers)
     place, label = chance.permutation(len(batch)), chance.integers(labels, size=len(batch))
     signs = chance.choice((-1.0, 1.0), size=(len(batch), labels)).astype(np.float32)
@@ -19,12 +19,12 @@ def drawn_for(batch: Batch, labels: int, *numbers: int, epoch: int = 0) -> Rando
 
 
 def correct_for_lazy_terms(optimizer: Optimizer, every: int) -> None:
-    """Learning rates times c and Adam's betas to the power c = k/(k + 1), for the largest ``every`` k of all terms.
+    """Multiply learning rates by c and raise Adam's betas to the power c = k/(k + 1); k is the largest ``every``.
 
-    Karras et al. 2020 (StyleGAN2, arXiv 1912.04958), appendix B. They take the lazy term in an update of its own, and
-    correct for k + 1 updates where there were k. Here it is part of every k-th update and the number of updates
-    stays: the same factors make up for nothing but the larger step there. An optimizer without betas (no Adam) is
-    left as it is.
+    Karras et al. 2020 (StyleGAN2, arXiv 1912.04958), appendix B. They run the lazy term in an update of its own, and
+    correct for k + 1 updates in place of k. Here it is part of every k-th update, and the number of updates does not
+    change: the same factors only compensate for the larger step there. Optimizers without betas (not Adam) are not
+    changed.
     """
     share = every / (every + 1)
     for group in optimizer.param_groups:

@@ -16,25 +16,25 @@ from gradistill.errors import TrainingError
 from gradistill.objectives import Pair, Term
 
 FILE = "projections.safetensors"
-"""Of a checkpoint: the projections as they were."""
+"""File of a checkpoint with the projections' weights."""
 
 WEIGHTS = "model.safetensors"
 _PLACE = "distillation_projections"
 
 
 def projections_for(terms: Sequence[Term], pair: Pair, seed: int = 0) -> nn.ModuleDict:
-    """One map a term and signal, without a bias; between equal widths it starts as the identity.
+    """One linear map without a bias for each term and signal. Between equal widths it starts as the identity.
 
-    The seed alone decides what they start from, and nothing else that is drawn from it changes.
+    ``seed`` alone determines the initial weights. The global random state is not changed.
     """
-    found = nn.ModuleDict()
+    projections = nn.ModuleDict()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for term in terms:
             maps = {name: _linear(*widths) for name, widths in term.objective.projections(pair).items()}
             if maps:
-                found[term.name] = nn.ModuleDict(maps)
-    return found
+                projections[term.name] = nn.ModuleDict(maps)
+    return projections
 
 
 def _linear(width: int, wanted: int) -> nn.Linear:
@@ -46,11 +46,11 @@ def _linear(width: int, wanted: int) -> nn.Linear:
 
 @contextmanager
 def trained_with(model: nn.Module, projections: nn.ModuleDict) -> Iterator[None]:
-    """Inside the block the projections are parameters of the model: for its optimizer, and where gradients are clipped
-    and set to zero. Its state without them is the student's own, whoever saves or loads it.
+    """Inside the block the projections are parameters of the model, so that they are optimized, clipped and zeroed with
+    it. The model's state dict leaves them out, for saving and for loading.
 
-    DistributedDataParallel passes them over, because the model's own forward pass does not use them:
-    ``averaged_over_processes`` is for their gradients.
+    DistributedDataParallel ignores them, because the model's forward pass does not use them.
+    ``averaged_over_processes`` averages their gradients.
     """
     if not len(projections):
         yield
@@ -81,7 +81,7 @@ def _not_missed(_model: nn.Module, keys: Any) -> None:
 
 
 def save_projections(projections: nn.ModuleDict, checkpoint: Path) -> None:
-    """Beside the optimizer's state, in a file of their own: nothing of them is the student's."""
+    """Write the projections into a file of the checkpoint, separate from the student's weights."""
     if len(projections):
         state = {
             name: tensor.detach().cpu().contiguous() for name, tensor in projections.state_dict().items()
@@ -90,12 +90,12 @@ def save_projections(projections: nn.ModuleDict, checkpoint: Path) -> None:
 
 
 def load_projections(projections: nn.ModuleDict, checkpoint: Path) -> None:
-    """Raises TrainingError where a checkpoint does not hold them: new ones would give another run."""
+    """Read the projections from a checkpoint. Raises TrainingError if it lacks them: new ones would change the run."""
     if not len(projections):
         return
     if (checkpoint / FILE).is_file():
         state = load_file(checkpoint / FILE)
-    else:  # in older checkpoints they stand among the student's weights
+    else:  # older checkpoints have them among the student's weights
         whole = load_file(checkpoint / WEIGHTS) if (checkpoint / WEIGHTS).is_file() else {}
         state = {n.removeprefix(f"{_PLACE}."): t for n, t in whole.items() if n.startswith(f"{_PLACE}.")}
     try:
@@ -109,7 +109,7 @@ def load_projections(projections: nn.ModuleDict, checkpoint: Path) -> None:
 
 
 def averaged_over_processes(projections: nn.ModuleDict, accelerator: Accelerator) -> None:
-    """What DistributedDataParallel does for the gradients of the model."""
+    """Average the gradients of the projections over processes, as DistributedDataParallel does for the model."""
     if accelerator.num_processes > 1 and accelerator.sync_gradients:
         for parameter in projections.parameters():
             if parameter.grad is not None:  # None in all processes: its stage is over

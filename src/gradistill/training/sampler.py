@@ -1,4 +1,4 @@
-"""The order of training rows, which an epoch's number and a seed decide, and nothing else."""
+"""The order of training rows, determined by the seed and the number of the epoch alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils.data import Sampler
 
 
 class SeededByEpoch(Sampler[int]):
-    """A ``sampler`` that draws from a ``generator``, given a new one for each epoch.
+    """Wraps a sampler and gives it a new ``generator`` in each epoch, seeded by ``seed`` and the epoch's number.
 
-    So an epoch has the same order in a run that goes on within it, in every process, and with any number of workers.
+    An epoch then has the same order in a run that resumes within it, in every process, and with any number of workers.
     """
 
     def __init__(self, sampler: Any, seed: int, epoch: Callable[[], int]) -> None:

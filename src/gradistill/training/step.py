@@ -1,4 +1,4 @@
-"""One step: one student forward pass, the fewest inner gradients, one value per objective and example."""
+"""One training step: one forward pass of the student, the fewest inner gradients, and one distance per example."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def _distinct(named: Iterable[Mapping[str, Signal]]) -> tuple[Signal, ...]:
 
 @dataclass(frozen=True)
 class Step:
-    """All terms of the loss for one pair of models. ``teacher`` may be None where no term needs one.
+    """All terms of the loss for one pair of models. ``teacher`` may be None if no term needs one.
 
-    ``projections`` holds, by term and signal, the learned maps that the student's signals go through.
+    ``projections`` holds, by term and signal, the learned maps that are applied to the student's signals.
     """
 
     terms: Sequence[Term]
@@ -51,7 +51,7 @@ class Step:
 
     @cached_property
     def named_signals(self) -> Mapping[tuple[str, Role], Mapping[str, Signal]]:
-        """The signals of each term in each role, by the names under which its distance looks them up."""
+        """The signals of each term in each role, by the names that the term's ``distance`` uses."""
         roles: tuple[Role, ...] = get_args(Role)
         return {
             (term.name, role): term.objective.signals(self.pair, role)
@@ -60,22 +60,22 @@ class Step:
         }
 
     def signals(self, role: Role, terms: Sequence[Term] | None = None) -> tuple[Signal, ...]:
-        """The distinct signals of these terms, or of all, in one role."""
-        wanted = self.terms if terms is None else terms  # of some rows no term may want anything
+        """The distinct signals of ``terms`` (default: all terms) in one role."""
+        wanted = self.terms if terms is None else terms  # an empty list is not None: no term sees some rows
         return _distinct(self.named_signals[term.name, role] for term in wanted)
 
     def running(self, number: int, progress: float) -> list[Term]:
-        """The terms that run at an optimizer step, counted from 0, ``progress`` of the training being done."""
+        """The terms that run at optimizer step ``number`` (from 0), after the share ``progress`` of the training."""
         return [term for term in self.terms if term.runs_at(number, progress)]
 
     def distances(
         self, model: nn.Module, batch: Batch, moment: Moment, terms: Sequence[Term] | None = None
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch *token label"]]:
-        """Unweighted distances by objective, one value per example each, and the student's logits.
+        """Unweighted distances by objective, one value per example, and the student's logits.
 
-        ``terms`` are those that run, all of them by default. ``model`` is the student, or what wraps it. Where
-        a term sees n of B rows, its distances there are B/n times as large, and 0 elsewhere. The rows then go
-        through the models in parts, so that what only some of them need is computed for these alone.
+        ``terms`` are those that run (default: all). ``model`` is the student, or a wrapper of it. For a term that sees
+        n of B rows, the distances of these rows are multiplied by B/n, and the others are 0. The rows then run through
+        the models in parts, so that signals are computed only for rows that need them.
         """
         running = self.terms if terms is None else terms
         rows = {term.name: term.rows_of(len(batch)) for term in running}
@@ -86,8 +86,10 @@ class Step:
         parts_of: dict[str, list[Tensor]] = {name: [] for name in rows}
         logits = []
         for end in sorted({*rows.values(), len(batch)}):
-            some = [term for term in running if rows[term.name] >= end]
-            distances, logits_of_part = self._distances(some, model, batch.rows(order[start:end]), moment)
+            terms_of_part = [term for term in running if rows[term.name] >= end]
+            distances, logits_of_part = self._distances(
+                terms_of_part, model, batch.rows(order[start:end]), moment
+            )
             for name, values in distances.items():
                 parts_of[name].append(values * (len(batch) / rows[name]))
             logits.append(logits_of_part)
@@ -101,7 +103,7 @@ class Step:
     def _distances(
         self, terms: Sequence[Term], model: nn.Module, batch: Batch, moment: Moment
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Of rows that all these terms see."""
+        """Distances and logits of a batch whose rows are all seen by all ``terms``."""
         teacher: SignalValues = {}
         facts = self.pair.student
         batch = replace(batch, multi_label=facts.multi_label, token_labels=facts.token_labels)
@@ -135,7 +137,7 @@ class Step:
         return distances, student[Logits()]
 
     def _views_each(self, term: Term, batch: Batch) -> int:
-        """How many views each one that was measured stands for: all labels, where one of them was drawn."""
+        """The factor for drawn views: the number of views that one computed view stands for."""
         signals = self.named_signals[term.name, "student"].values()
         targets = [signal.target for signal in signals if isinstance(signal, TargetSignal)]
         return max((target.stands_for(batch.drawn) for target in targets), default=1)

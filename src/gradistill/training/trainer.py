@@ -1,4 +1,4 @@
-"""``DistillationTrainer``: the transformers Trainer with objectives, and nothing that its users know taken away."""
+"""``DistillationTrainer``: the transformers Trainer with distillation objectives."""
 
 from __future__ import annotations
 
@@ -67,21 +67,21 @@ from gradistill.training.weight_average import WeightAverage
 logger = logging.getLogger(__name__)
 
 KEPT_COLUMNS = ("index", "word_ids", "special_tokens_mask")
-"""Columns of the training data that a batch needs, and the model's forward does not."""
+"""Columns of the training data that a batch needs although the model's ``forward`` does not."""
 
 CHECKED_ROWS = 4
 """Rows of the first batch that the start-up check runs on."""
 
 
 def online_teacher(model: nn.Module, compute: ComputeSettings, probe: Probe | None = None) -> OnlineTeacher:
-    """A teacher that computes as the settings have it; its ``probe`` is found here unless it is given."""
+    """An online teacher that follows the ``compute`` settings. Without ``probe`` the model is probed here."""
     probed = ProbedModel.of(model, probe, trim_last_block=compute.trim_last_block)
     return OnlineTeacher(probed, share_views=compute.share_views)
 
 
 @dataclass(frozen=True)
 class _StepSettings:
-    """All of a step but the student, which ``model_init`` makes anew for each training."""
+    """The settings of a step without the student, which ``model_init`` may create again for each training."""
 
     terms: Sequence[Term]
     teacher: TeacherSignals | None
@@ -91,32 +91,31 @@ class _StepSettings:
 
 
 class DistillationTrainer(Trainer):
-    """Trains ``model`` to be near ``teacher`` by ``objectives``; everything else is the Trainer's own.
+    """A Trainer that trains ``model`` to match ``teacher`` by ``objectives``; everything else is the Trainer's.
 
     The first parameters are the Trainer's, in its order: ``model``, ``args``, ``data_collator``, ``train_dataset``, and
     so on. ``docs/training.md`` lists what differs.
 
     Parameters:
         ``model``: the student, a sequence classifier.
-        ``teacher``: a sequence classifier (set to eval mode and taken out of every graph) or anything that returns
-            signals (``TeacherSignals``, then with ``teacher_facts``); None where no objective needs one.
+        ``teacher``: a sequence classifier (which is set to eval mode and frozen), or anything that returns signals
+            (``TeacherSignals``, together with ``teacher_facts``); None if no objective needs one.
         ``objectives``: ``Term(objective, weight)`` or bare objectives of weight 1.
-        ``teacher_facts``: what is known of a teacher that is no model.
+        ``teacher_facts``: labels, layers and widths of a teacher that is no model.
         ``shared_embeddings``: whether both models have one embedding layer, copied from teacher to student.
-        ``compute``: how the same thing is computed (``ComputeSettings`` of ``gradistill.recipe``).
+        ``compute``: how the loss is computed (``ComputeSettings`` of ``gradistill.recipe``).
 
-    The loss is the sum of the weighted distances, each averaged over all examples of the optimizer step: accumulated
-    batches and all processes. Rows without a label (-100) do not count in the average of ``hard_label``.
+    The loss is the sum of the weighted distances. Each is averaged over all examples of the optimizer step, in all
+    accumulated batches and processes. Rows without a label (-100) do not count in the average of ``hard_label``.
 
-    A ``Term(…, every=k)`` runs where ``global_step`` is a multiple of k. Learning rate and betas of an Adam that the
-    Trainer creates are then corrected (``correct_for_lazy_terms``); an optimizer that is handed in is not touched.
+    A ``Term(…, every=k)`` runs if ``global_step`` is a multiple of k. Learning rate and betas of an Adam that the
+    Trainer creates are then corrected (``correct_for_lazy_terms``); an optimizer that you pass is not changed.
+    Learned projections are part of the training (optimizer, checkpoints), not of the student.
+    Evaluation uses the plain model and its own loss. With a gradient objective, the student uses eager attention, and
+    its second-order gradient is checked before the first step.
 
-    Projections that objectives learn are part of the training (optimizer, checkpoints), and not of the student.
-    Evaluation is the plain model's. While a gradient objective is on, the student has eager attention and its
-    second-order gradient is checked before the first step.
-
-    Raises RecipeError where an objective cannot apply to this pair, TrainingError for an argument that cannot be
-    applied, where the set-up has no second derivative, or when a term stops being finite.
+    Raises RecipeError if an objective does not fit this pair. Raises TrainingError for an argument that cannot be
+    applied, if second derivatives are missing, or when a term stops being finite.
 
     Example::
 
@@ -130,7 +129,7 @@ class DistillationTrainer(Trainer):
 
     def __init__(
         self,
-        model: Any = None,  # this and the others are checked by ``refuse_types``, with a message
+        model: Any = None,  # types are checked by ``refuse_types``, with a message
         *positional: Any,
         teacher: Any = None,
         objectives: Any = (),
@@ -150,7 +149,7 @@ class DistillationTrainer(Trainer):
             check_arguments(args)
             check_terms(args, terms, compute)
             check_metric(args, given)
-            given["args"] = copy.copy(args)  # the caller's stays as it is
+            given["args"] = copy.copy(args)  # the caller's object is not changed
         with _no_new_folder(args):
             super().__init__(**given)
             self._train_on_one_device()
@@ -177,7 +176,7 @@ class DistillationTrainer(Trainer):
             self._refuse_what_cannot_train()
 
     def _build_step(self, student: Any) -> None:
-        """Build the step for a student; its projections start from the seed, as weights of ``model_init`` do."""
+        """Build the step for a student. Projections are initialised from the seed, like weights of ``model_init``."""
         plan = self._plan
         refuse_kind("model", student)
         probed = ProbedModel.of(student, trim_last_block=plan.compute.trim_last_block)
@@ -192,19 +191,19 @@ class DistillationTrainer(Trainer):
             term.objective.check(pair)
         if pair.regression or pair.student.multi_label:
             refuse_smoothed_scores(self.args)
-        own = next(student.parameters()).dtype
-        wide = torch.promote_types(own, torch.float32)  # as what goes through them
+        dtype = next(student.parameters()).dtype
+        wide = torch.promote_types(dtype, torch.float32)  # the dtype of the signals
         projections = projections_for(plan.terms, pair, self.args.seed).to(self.args.device, wide)
         self.step = Step(plan.terms, pair, probed, plan.teacher, plan.compute.share_views, projections)
         self._student, self._checked = student, False
         self._conflict = GradientConflict(plan.compute, self.accelerator, self._trained)
 
     def _train_on_one_device(self) -> None:
-        """Not nn.DataParallel, which the Trainer takes for all devices that it sees: hooks and inner gradients do not
-        pass through its replicas, and a batch would be as many times as large as the arguments have it."""
+        """Prevent nn.DataParallel, which the Trainer uses when it sees several devices. Hooks and inner gradients fail
+        in its replicas, and batches would be larger than the arguments define."""
         if (devices := self.args.n_gpu) > 1:
             logger.warning(
-                f"{devices} devices are there, and one process trains on one, {self.args.device}: "
+                f"{devices} devices are available, and this process trains on one, {self.args.device}: "
                 f"torchrun --nproc-per-node {devices} trains on all of them (docs/several_machines.md)"
             )
             arguments: Any = self.args
@@ -219,8 +218,8 @@ class DistillationTrainer(Trainer):
         for name, on in wrappers.items():
             if on:
                 raise TrainingError(
-                    f"{name} is on for a student under {under}",
-                    expected="one process a device: DDP, or a single device",
+                    f"{name} is enabled for a student under {under}",
+                    expected="one process for each device (DDP), or a single device",
                     remedy="start with torchrun or accelerate launch, without FSDP or DeepSpeed for the student",
                 )
         if self.args.gradient_checkpointing:
@@ -232,8 +231,8 @@ class DistillationTrainer(Trainer):
     def _refuse_what_cannot_train(self) -> None:
         if self.lr_scheduler is not None and len(self.step.projections):
             raise TrainingError(
-                "optimizers holds a schedule, which does not know the projections that the objectives learn",
-                expected="None in its place",
+                "optimizers contains a schedule, which does not cover the projections that the objectives learn",
+                expected="None in place of the schedule",
                 remedy="pass optimizers=(optimizer, None) and choose TrainingArguments.lr_scheduler_type",
             )
         if steps := self._steps():
@@ -242,15 +241,15 @@ class DistillationTrainer(Trainer):
         for term in self.step.terms:
             if not self._sized and getattr(term.objective, "anneal", False):
                 raise TrainingError(
-                    f"{term.name} anneals over the epochs, and the training data have no length: there are none",
-                    expected="data with a length, or a temperature that stays",
-                    remedy="leave anneal out, or give a datasets.Dataset",
+                    f"{term.name} anneals over the epochs, and an iterable dataset has no number of epochs",
+                    expected="data with a length, or a constant temperature",
+                    remedy="leave anneal out, or pass a datasets.Dataset",
                 )
         rows: Any = self.train_dataset
-        wanted = self.args.train_batch_size * self.args.world_size
-        if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < wanted:
+        needed = self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and hasattr(rows, "__len__") and len(rows) < needed:
             raise TrainingError(
-                f"TrainingArguments.dataloader_drop_last is True, and {len(rows)} rows fill no batch of {wanted}",
+                f"TrainingArguments.dataloader_drop_last is True, and {len(rows)} rows fill no batch of {needed}",
                 expected="at least one whole batch",
                 remedy="leave it out, or lower the batch size",
             )
@@ -261,7 +260,7 @@ class DistillationTrainer(Trainer):
         return hasattr(self.train_dataset, "__len__")
 
     def _steps(self) -> int | None:
-        """How many optimizer steps there will be; None where the rows have no number."""
+        """The number of optimizer steps of the training; None for a dataset without a length."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         if not self._sized:
@@ -271,23 +270,23 @@ class DistillationTrainer(Trainer):
         return math.ceil(of_an_epoch * self.args.num_train_epochs)
 
     def _refuse_unknown_place(self, checkpoint: Path) -> None:
-        """Raise TrainingError where training cannot go on at the row at which a checkpoint was written."""
+        """Raise TrainingError if training cannot resume at the row at which a checkpoint was written."""
         state = checkpoint / TRAINER_STATE_NAME
         if self._sized or self.args.ignore_data_skip or not state.is_file():
             return
         passes = TrainerState.load_from_json(str(state)).epoch or 0.0
         if passes > 1:
             raise TrainingError(
-                f"the training data have no length, and {checkpoint} is of their pass {int(passes) + 1}: where it "
-                "goes on is not known",
+                f"the training data have no length, and {checkpoint} is from pass {int(passes) + 1} over them: the row "
+                "at which to resume is unknown",
                 expected="data with a length, or a checkpoint of the first pass",
-                remedy="give a datasets.Dataset, or set ignore_data_skip=True to begin with the first row",
+                remedy="pass a datasets.Dataset, or set ignore_data_skip=True to start with the first row",
             )
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().init_hf_repo(*args, **kwargs)
-        except Exception as error:  # of httpx, huggingface_hub or the file system
+        except Exception as error:  # from httpx, huggingface_hub or the file system
             raise TrainingError(
                 f"TrainingArguments.push_to_hub is True, and the hub cannot be used: {first_line(error)}",
                 expected="a connection, and a token that may write",
@@ -299,19 +298,19 @@ class DistillationTrainer(Trainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if new := [p for p in self.step.projections.parameters() if id(p) not in known]:
-            optimizer.add_param_group({"params": new})  # one that was handed in cannot know them
+            optimizer.add_param_group({"params": new})  # an optimizer that the caller passed lacks them
         if ours:
             correct_for_lazy_terms(optimizer, max(term.every for term in self.step.terms))
         return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's."""
+        """Train, with the parameters and the result of ``Trainer.train``."""
         self._start = None
         return super().train(*args, **kwargs)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's loop. By now ``model_init`` has made the student, and a checkpoint has been loaded into it.
-        Under ``auto_find_batch_size`` it is called for each size that is tried, and each begins as the first did."""
+        """The Trainer's loop. At this point ``model_init`` has created the student, and a checkpoint is loaded.
+        ``auto_find_batch_size`` calls it for each batch size; each attempt starts from the same state."""
         if self.model is not self._student:
             self._build_step(self.model)
         student: Any = self.model
@@ -319,9 +318,9 @@ class DistillationTrainer(Trainer):
             self._begin_attempt(student)
         if self._averages and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise TrainingError(
-                "FSDP or DeepSpeed is on beside a WeightAverage, which needs whole weights in each process",
-                expected="one process a device: DDP, or a single device",
-                remedy="start with torchrun or accelerate launch without them, or leave the average out",
+                "FSDP or DeepSpeed is enabled with a WeightAverage, which needs all weights in each process",
+                expected="one process for each device (DDP), or a single device",
+                remedy="start with torchrun or accelerate launch without FSDP or DeepSpeed, or leave the average out",
             )
         checkpoint = kwargs.get("resume_from_checkpoint")
         self._held = []
@@ -339,16 +338,16 @@ class DistillationTrainer(Trainer):
     def _begin_attempt(self, student: nn.Module) -> None:
         if self._start is None:
             self._given = (self.optimizer, self.lr_scheduler)
-            handed_in = [each for each in self._given if each is not None]
-            self._start = TrainingStart.of([student, self.step.projections, *handed_in])
+            passed = [each for each in self._given if each is not None]
+            self._start = TrainingStart.of([student, self.step.projections, *passed])
             return
         self._logged.clear()
         self._start.restore()
         self.optimizer, self.lr_scheduler = self._given
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, where the checkpoint that is gone on from was the last one of an early stop. A pass whose batches
-        all wait for the next one ends nothing, as it does where there are no rows."""
+        """Skip the epoch if training had stopped early before this checkpoint. An epoch that only held batches back for
+        the next one does not end training."""
         if self.control.should_training_stop:
             return
         before = self.state.global_step
@@ -358,12 +357,11 @@ class DistillationTrainer(Trainer):
 
     @property
     def batch_size(self) -> int:
-        """The rows of a batch: those of the arguments, or as many as memory held (``auto_find_batch_size``)."""
+        """Rows in a batch: from the arguments, or the size that fits into memory (``auto_find_batch_size``)."""
         return self._train_batch_size
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:
-        """What is best is saved at once where it is to be loaded at the end: without a checkpoint of its own it could
-        not be, and worse ones that come later do not count as best."""
+        """Save a new best model at once if the best is loaded at the end: there may be no other checkpoint of it."""
         best = super()._determine_best_metric(metrics, trial)
         self.control.should_save |= best and self.args.load_best_model_at_end
         return best
@@ -373,7 +371,7 @@ class DistillationTrainer(Trainer):
         return [each for each in self.callback_handler.callbacks if isinstance(each, WeightAverage)]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """What training needs beside the student to go on: projections and averages too."""
+        """Write the training state for resuming, including projections, comparisons and weight averages."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             save_projections(self.step.projections, Path(output_dir))
@@ -382,7 +380,7 @@ class DistillationTrainer(Trainer):
                 average.save(Path(output_dir))
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Row numbers, by which stored signals are found, and words reach the collator whatever the forward reads."""
+        """Keep row numbers, by which stored signals are looked up, and word ids for the collator."""
         super()._set_signature_columns_if_needed()
         columns: Any = self._signature_columns
         columns += [name for name in KEPT_COLUMNS if name not in columns]
@@ -390,27 +388,31 @@ class DistillationTrainer(Trainer):
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         numbered = "index" not in dataset.column_names or "int" in str(dataset.features["index"])
         if self.args.remove_unused_columns and not numbered:
-            dataset = dataset.remove_columns("index")  # a column of that name that holds no row numbers
+            dataset = dataset.remove_columns("index")  # a column of this name without row numbers
         return super()._remove_unused_columns(dataset, description)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's sampler, with the order of each epoch drawn from the seed and the epoch's number alone: its own
-        comes from the global generator, which a resumed run has in another state, and each process too. Rows are
-        grouped for a step of all processes, so that several take the steps that one takes."""
+        """The Trainer's sampler, with an order that depends on the seed and the epoch's number alone.
+
+        The Trainer draws from the global generator, whose state differs in a resumed run and in each process. Rows are
+        grouped by length over the optimizer step of all processes, so that steps do not depend on their number.
+        """
         sampler: Any = super()._get_train_sampler(*args, **kwargs)
         if isinstance(sampler, LengthGroupedSampler):
-            of_a_step = self._train_batch_size * self.args.gradient_accumulation_steps  # as it is tried now
+            of_a_step = (
+                self._train_batch_size * self.args.gradient_accumulation_steps
+            )  # the size of this attempt
             sampler.batch_size = of_a_step * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if not hasattr(sampler, "generator"):
             with_seed: Any = sampler
-            if hasattr(with_seed, "seed"):  # of batch_rebalance, which draws from it and the epoch's number
+            if hasattr(with_seed, "seed"):  # batch_rebalance draws from it and the epoch's number
                 with_seed.seed = seed
             return sampler
         return SeededByEpoch(sampler, seed, lambda: int(self.state.epoch or 0))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Windows of a text in their order: their predictions are pooled where metrics are computed."""
+        """The Trainer's loader. Windows of a text keep their order: their predictions are pooled for the metrics."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         if TEXT not in (getattr(rows, "column_names", None) or ()):
             return super().get_eval_dataloader(eval_dataset)
@@ -421,13 +423,13 @@ class DistillationTrainer(Trainer):
             self.args.train_sampling_strategy = before
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The batches of one optimizer step, and how many examples, real tokens, words and labels they hold in all."""
+        """The batches of one optimizer step, and their total numbers of examples, real tokens, words and labels."""
         self._accumulated, self._rows = count(), []
         self._conflict.reset()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches - len(self._held), device)
         batches, self._held = [*self._held, *batches], []
         if len(batches) < num_batches and not self._sized:
-            # The Trainer takes no step there. These batches wait for those of the next pass.
+            # The Trainer takes no step on these. They are held back for the next pass.
             batches, self._held = [], batches
         if not batches:
             return batches, None
@@ -445,12 +447,12 @@ class DistillationTrainer(Trainer):
         refuse_labels(batch, self.step.pair.student)
         refuse_missing_scores(batch, self.step.terms)
         if "input_ids" not in batch.inputs:
-            second = [
+            affected = [
                 t.name for t in self.step.terms if t.objective.needs_teacher or t.objective.second_order
             ]
-            if second:
+            if affected:
                 raise TrainingError(
-                    f"a batch has inputs_embeds and no input_ids, which {' and '.join(second)} cannot use",
+                    f"a batch has inputs_embeds and no input_ids, which {' and '.join(affected)} cannot use",
                     expected="input_ids: teacher and gradients start from tokens",
                     remedy="let the collator return input_ids, or train with hard_label alone",
                 )
@@ -458,7 +460,7 @@ class DistillationTrainer(Trainer):
 
     @cached_property
     def _replacements(self) -> dict[str, Any]:
-        """What may stand in for a token: the mask, and tokens of the training data where words are replaced."""
+        """What can replace a token: the mask token, and tokens of the training data if an objective replaces words."""
         replaced = any(signal.replaces_words for signal in self.step.signals("student"))
         pool = token_pool(self.train_dataset) if replaced else None
         return {
@@ -476,13 +478,13 @@ class DistillationTrainer(Trainer):
         return loss
 
     def _trained(self) -> list[nn.Parameter]:
-        """The student's own parameters that are trained; projections are none of them."""
+        """The student's trained parameters, without projections."""
         student: Any = self.model
         projections = set(self.step.projections.parameters())
         return [p for p in student.parameters() if p.requires_grad and p not in projections]
 
     def _check(self, model: nn.Module, inputs: Any) -> None:
-        """On the first rows: whether the last block may be trimmed, and the second-order gradient."""
+        """Check on the first rows whether the last block may be trimmed, and the second-order gradient."""
         student = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         tensors = {k: v for k, v in self._prepare_inputs(inputs).items() if isinstance(v, Tensor)}
         facts = self.step.pair.student
@@ -504,9 +506,9 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The weighted sum of all distances in training, the Trainer's own loss in evaluation.
+        """The weighted sum of all distances in training; the Trainer's loss in evaluation.
 
-        With ``return_outputs``, and a ``SequenceClassifierOutput`` of loss and logits.
+        With ``return_outputs`` also a ``SequenceClassifierOutput`` of loss and logits.
         """
         if not model.training:
             labelled = {"labels": inputs["labels"]} if "labels" in inputs else {}
@@ -535,7 +537,7 @@ class DistillationTrainer(Trainer):
         self._accumulate_logs(distances, means, examples)
 
         def averaged(names: Iterable[str], factors: Mapping[str, float] = weights) -> Tensor:
-            # Gradients are averaged over processes, and `examples` counts those of all of them.
+            # DDP averages gradients over processes, and `examples` counts the examples of all processes.
             total = torch.stack([factors[name] * distances[name].sum() for name in names]).sum()
             return total / examples * self.accelerator.num_processes
 
@@ -546,9 +548,11 @@ class DistillationTrainer(Trainer):
 
     @property
     def gradient_balance(self) -> dict[str, Any] | None:
-        """How many times as long as that of the predictions the gradient of the gradient objectives is: its ``ratios``
-        on the compared steps, and their median, ``ratio``. ``capped_from_step`` is the optimizer step, counted from 0,
-        from which the rule ``auto`` caps it. None where nothing was compared."""
+        """The length of the gradient objectives' gradient relative to the prediction losses' gradient.
+
+        ``ratios`` holds the compared steps, ``ratio`` their median. ``capped_from_step`` is the optimizer step (from 0)
+        from which the rule ``auto`` caps the gradient. None if nothing was compared.
+        """
         return self._conflict.record
 
     def prediction_step(
@@ -561,12 +565,12 @@ class DistillationTrainer(Trainer):
         return super().prediction_step(model, known, prediction_loss_only, ignore_keys)
 
     def _drawn(self, batch: Batch) -> RandomDraws:
-        """Of a seed, so that a resumed run draws as one that was not interrupted."""
+        """Random draws for a batch, seeded so that a resumed run draws the same as an uninterrupted one."""
         numbers = (self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated))
         return drawn_for(batch, self.step.pair.student.labels, *numbers, epoch=self._moment().epoch)
 
     def _moment(self) -> Moment:
-        epochs = max(1, self.state.num_train_epochs)  # not the argument: max_steps has the last word
+        epochs = max(1, self.state.num_train_epochs)  # not the argument, which max_steps overrides
         return Moment(min(int(self.state.epoch or 0), epochs - 1), epochs)
 
     def _refuse_non_finite(self, distances: dict[str, Tensor], batch: Batch) -> None:
@@ -574,13 +578,13 @@ class DistillationTrainer(Trainer):
         if bool(finite.all()):
             return
         names = [name for name, row in zip(distances, finite, strict=True) if not row.all()]
-        at = (~finite.all(0)).nonzero().flatten()
-        rows = at if batch.index is None else batch.index[at]
+        positions = (~finite.all(0)).nonzero().flatten()
+        rows = positions if batch.index is None else batch.index[positions]
         raise self._not_finite(" and ".join(names), rows.tolist())
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer computes it before each step of the optimizer, which a gradient that is not finite would make
-        spoil every weight. A gradient scaler (float16) passes over such steps by itself."""
+        """The gradient norm, computed before each optimizer step. Raises TrainingError if it is not finite, as the step
+        would spoil every weight. A gradient scaler (float16) skips such steps itself."""
         norm: Any = super()._get_grad_norm(*args, **kwargs)
         if self.accelerator.scaler is None and not math.isfinite(float(norm)):
             named = " and ".join(term.name for term in self.step.terms)
@@ -600,22 +604,23 @@ class DistillationTrainer(Trainer):
             f"{what} stopped being finite at step {self.state.global_step}, in rows {list(rows[:8])}{more} of the "
             "training data",
             expected="finite values of every term, and a finite gradient",
-            remedy=f"lower the learning rate or the term's weight, use float32, and look at these rows{kept}",
+            remedy=f"lower the learning rate or the term's weight, use float32, and inspect these rows{kept}",
         )
 
     def _accumulate_logs(
         self, distances: dict[str, Tensor], weights: Mapping[str, float], examples: Tensor
     ) -> None:
-        """Sums over the examples of this process, plain and weighted, and the share of the optimizer step that it is:
-        batches may differ in size, and a term need not run at every step. They stay on the device until they are
-        logged."""
+        """Add up each term's distances, plain and weighted, and the share of the optimizer step's examples that they
+        cover: batches differ in size, and a term may skip steps. Sums stay on the device until they are logged."""
         for name, values in distances.items():
             total, rows = values.detach().sum(), torch.ones_like(values).sum()
             self._logged[name] += torch.stack([total, weights[name] * total, rows]).float() / examples
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Beside the loss, the mean of every term over the steps since the last time on which it ran, in all
-        processes: raw, and weighted (by its weight then, the mean over all steps)."""
+        """Log the loss and each term's mean over the steps since the last log on which it ran, over all processes.
+
+        ``raw/…`` is the plain distance, ``weighted/…`` is multiplied by the term's average weight over all steps.
+        """
         if "loss" in logs and self._logged:
             ours = torch.stack([self._logged[term.name] for term in self.step.terms])
             everywhere: Any = self.accelerator.reduce(ours, "sum")
@@ -629,14 +634,14 @@ class DistillationTrainer(Trainer):
 
 
 def _counts(batch: Batch) -> Tensor:
-    """How many examples, real tokens, words and labels a batch holds."""
+    """The numbers of examples, real tokens, words and labels in a batch."""
     counted = (batch.mask, batch.first_tokens, batch.labelled())
     return torch.stack([torch.tensor(len(batch)), *(each.sum().cpu() for each in counted)])
 
 
 @contextmanager
 def _no_new_folder(args: Any) -> Iterator[None]:
-    """An error inside the block leaves no empty output folder that the Trainer made."""
+    """On an error inside the block, remove empty output folders that the Trainer created."""
     folder = Path(str(args.output_dir if isinstance(args, TrainingArguments) else "tmp_trainer"))
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -649,7 +654,7 @@ def _no_new_folder(args: Any) -> Iterator[None]:
 
 
 def _like_the_trainers() -> Any:
-    """The signature that ``help`` and editors show: the Trainer's parameters, then ours as keywords."""
+    """The signature for ``help`` and editors: the Trainer's parameters, then ours as keywords."""
     ours = signature(DistillationTrainer.__init__).parameters.values()
     keywords = [p for p in ours if p.kind is Parameter.KEYWORD_ONLY]
     trainers = signature(Trainer.__init__)
@@ -660,16 +665,16 @@ DistillationTrainer.__init__.__signature__ = _like_the_trainers()  # pyright: ig
 
 
 def _check_turns(term: Term, steps: int) -> None:
-    """Raise TrainingError for a term that never runs in so many steps; a warning where its one turn is too heavy."""
+    """Raise TrainingError for a term that never runs in ``steps`` steps. Warn if ``every`` exceeds its stage."""
     if not term.ever_runs(steps):
         raise TrainingError(
             f"objectives.{term.name} would never run: every {term.every} steps, from {term.start:.0%} to "
             f"{term.end:.0%} of the {steps} steps",
             expected="a step on which it runs",
-            remedy="lower its every, change start and end, or leave it out",
+            remedy="lower every, change start and end, or leave the objective out",
         )
-    if term.every > (own := term.steps_of_stage(steps)):
+    if term.every > (stage := term.steps_of_stage(steps)):
         logger.warning(
-            f"objectives.{term.name} runs every {term.every} steps, and its stage has {own}: its one turn is "
-            f"{term.every} times as heavy as those of other objectives. Lower its every"
+            f"objectives.{term.name} runs every {term.every} steps, and its stage has {stage} steps: it runs once, "
+            f"with {term.every} times its weight. Lower every"
         )

@@ -1,4 +1,4 @@
-"""What DistillationTrainer is given: wrong types, wrong tasks and wrong labels are refused in one sentence."""
+"""Checks of DistillationTrainer's inputs: wrong types, tasks and labels are refused with a clear message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOADED = "load it with AutoModelForSequenceClassification.from_pretrained(…)"
 
 
 def refuse_types(given: Mapping[str, Any], teacher: object) -> None:
-    """``given`` are the Trainer's parameters by name. Raises TrainingError."""
+    """Raise TrainingError for parameters of wrong types. ``given`` are the Trainer's parameters by name."""
     model, args, init = given.get("model"), given.get("args"), given.get("model_init")
     if model is not None and not isinstance(model, nn.Module):
         raise TrainingError(f"`model` is {_named(model)}.", expected="a model in memory", remedy=_LOADED)
@@ -32,7 +32,9 @@ def refuse_types(given: Mapping[str, Any], teacher: object) -> None:
         )
     if model is not None and init is not None:
         raise TrainingError(
-            "`model` and `model_init` are both given.", expected="one of them", remedy="leave one of them out"
+            "`model` and `model_init` are both given.",
+            expected="one of the two",
+            remedy="leave one of the two out",
         )
     if args is not None and not isinstance(args, TrainingArguments):
         a_teacher = isinstance(args, nn.Module)
@@ -45,14 +47,14 @@ def refuse_types(given: Mapping[str, Any], teacher: object) -> None:
         raise TrainingError(f"`teacher` is {_named(teacher)}.", expected="a model in memory", remedy=_LOADED)
     if given.get("compute_loss_func") is not None:
         raise TrainingError(
-            "`compute_loss_func` is given, and the loss of DistillationTrainer is that of its objectives.",
+            "`compute_loss_func` is given, and DistillationTrainer computes its loss from objectives.",
             expected="objectives only",
             remedy="write an objective of your own, or use Trainer",
         )
 
 
 def checked_terms(objectives: Any, teacher: object) -> list[Term]:
-    """The terms, bare objectives with weight 1. Raises TrainingError where they or the teacher are missing."""
+    """The terms of the loss; bare objectives get weight 1. Raises TrainingError if they or the teacher are missing."""
     if isinstance(objectives, Objective | Term | str | Mapping) or not isinstance(objectives, Iterable):
         raise TrainingError(
             f"`objectives` is {_named(objectives)}.",
@@ -74,7 +76,7 @@ def checked_terms(objectives: Any, teacher: object) -> list[Term]:
         )
     if teacher is None and (needing := [term.name for term in terms if term.objective.needs_teacher]):
         raise TrainingError(
-            f"`teacher` is missing, and {' and '.join(needing)} cannot do without one.",
+            f"`teacher` is missing, and {' and '.join(needing)} cannot run without a teacher.",
             remedy="pass teacher=…",
         )
     refuse_idle_steps(terms)
@@ -88,7 +90,7 @@ def _term(each: Any) -> Term:
         if not isinstance(getattr(each, "name", None), str):
             raise TrainingError(
                 f"The objective {type(each).__name__} has no name.",
-                expected="a class attribute name, under which it is logged",
+                expected="a class attribute `name`, which logs use",
                 remedy=f'write name: ClassVar[str] = "{type(each).__name__.lower()}" into the class',
             )
         return Term(each)
@@ -98,12 +100,12 @@ def _term(each: Any) -> Term:
         expected="objectives, such as HardLabel(), or Terms",
         remedy=f"write {each.__name__}()"
         if a_class
-        else "import them: from gradistill.objectives import HardLabel",
+        else "import objectives: from gradistill.objectives import HardLabel",
     )
 
 
 def refuse_kind(role: str, model: Any) -> None:
-    """Raise TrainingError for a model of a task that objectives do not train: several scores."""
+    """Raise TrainingError for a model whose problem_type objectives do not support, such as several scores."""
     if is_token_classifier(model):
         return
     config = getattr(model, "config", None)
@@ -115,32 +117,32 @@ def refuse_kind(role: str, model: Any) -> None:
         raise TrainingError(
             f"The {role} has problem_type {kind!r} and {labels} label{'s' if labels > 1 else ''}, which "
             "DistillationTrainer does not support.",
-            expected=f"{fitting!r} with so many",
+            expected=f"{fitting!r} with {labels} label{'s' if labels > 1 else ''}",
             remedy="train it with Trainer, or correct config.problem_type if each row has one label",
         )
 
 
 def refuse_other_pair(pair: Pair) -> None:
-    """Raise TrainingError where one model predicts any number of labels a row, and the other one of them."""
+    """Raise TrainingError if student and teacher differ in kind: several labels a row or one, tokens or texts."""
     if pair.student.multi_label != pair.teacher.multi_label:
         owners = ("student", "teacher") if pair.student.multi_label else ("teacher", "student")
         raise TrainingError(
-            f"The {owners[0]} has problem_type 'multi_label_classification', and the {owners[1]} has not.",
+            f"The {owners[0]} has problem_type 'multi_label_classification', and the {owners[1]} does not.",
             expected="two models of one kind",
             remedy=f"correct config.problem_type of the {owners[1]}, or choose models of one task",
         )
     if pair.student.token_labels != pair.teacher.token_labels:
         owners = ("student", "teacher") if pair.student.token_labels else ("teacher", "student")
         raise TrainingError(
-            f"The {owners[0]} labels the tokens of a text, and the {owners[1]} whole texts.",
+            f"The {owners[0]} labels tokens, and the {owners[1]} labels whole texts.",
             expected="two models of one kind",
             remedy="choose models of one task",
         )
 
 
 def refuse_other_outputs(student: Any, teacher: Any, pair: Pair, terms: Iterable[Term]) -> None:
-    """Raise TrainingError where two models in memory are one, or where terms compare outputs that do not stand for the
-    same labels, by their number or by the order of their names."""
+    """Raise TrainingError if student and teacher are the same object. Raise it also if a term compares outputs and the
+    models' labels differ in number or in the order of their names."""
     if student is teacher:
         raise TrainingError(
             "`model` is the teacher itself, whose weights are kept.",
@@ -160,15 +162,15 @@ def refuse_other_outputs(student: Any, teacher: Any, pair: Pair, terms: Iterable
     ordered = [[name.casefold() for name in names] for names in (ours, theirs)]
     if len(ours) == count and ordered[0] != ordered[1] and sorted(ordered[0]) == sorted(ordered[1]):
         raise TrainingError(
-            f"The outputs of student and teacher are in another order: {some(ours)}; {some(theirs)}.",
-            expected="the same labels in the same order: outputs are compared by their place",
-            remedy="set the student's config.id2label and label2id to the teacher's if its head is new, or move the "
+            f"The outputs of student and teacher are in different orders: {some(ours)}; {some(theirs)}.",
+            expected="the same labels in the same order: outputs are compared by position",
+            remedy="set the student's config.id2label and label2id to the teacher's if its head is new, or reorder the "
             "rows of its head",
         )
 
 
 def _compares_labels(term: Term, pair: Pair) -> bool:
-    """Whether a term compares what has an entry for each label, or is a gradient of one."""
+    """Whether a term compares values with an entry for each label, or gradients of a label's logit."""
     one_label_more = replace(pair.teacher, labels=pair.teacher.labels + 1)
     return any(
         signal.second_order or signal.layout(pair.teacher) != signal.layout(one_label_more)
@@ -192,16 +194,16 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
                 f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s of the shape "
                 f"{tuple(gold.shape)}, and the student has problem_type 'multi_label_classification'.",
                 expected=f"a 0.0 or 1.0 for each of {labels} labels",
-                remedy="make them with gradistill.data.encode, or write such lists",
+                remedy="create the rows with gradistill.data.encode, or write such lists",
             )
         return
     if student.token_labels:
         if gold.shape != batch.mask.shape or gold.is_floating_point():
             raise TrainingError(
                 f"The labels of a batch are {str(gold.dtype).removeprefix('torch.')}s of the shape "
-                f"{tuple(gold.shape)}, and the student labels the tokens of a text.",
+                f"{tuple(gold.shape)}, and the student labels tokens.",
                 expected=f"a class id for each of the {batch.mask.shape[1]} tokens, -100 where there is none",
-                remedy="make them with gradistill.data.encode",
+                remedy="create the rows with gradistill.data.encode",
             )
         return
     if gold.ndim > 1 and not (labels == 1 and gold.shape[1:] == (1,)):
@@ -220,7 +222,7 @@ def refuse_labels(batch: Batch, student: ModelFacts) -> None:
 
 
 def refuse_strange_classes(batch: Batch, student: ModelFacts, terms: Iterable[Term]) -> None:
-    """Raise TrainingError for labels that are no class of the student's, where a term reads them."""
+    """Raise TrainingError for labels that are no class id of the student, if a term reads labels."""
     gold = batch.labels
     if gold is None or gold.is_floating_point() or not any(map(_reads_labels, terms)):
         return
@@ -230,9 +232,9 @@ def refuse_strange_classes(batch: Batch, student: ModelFacts, terms: Iterable[Te
     row = int(strange.flatten(1).any(1).nonzero()[0]) if gold.ndim > 1 else int(strange.nonzero()[0])
     place = f"{row} of a batch" if batch.index is None else f"{int(batch.index[row])} of the training data"
     raise TrainingError(
-        f"Row {place} has the label {int(gold[strange][0])}, and the student {student.labels} classes.",
+        f"Row {place} has the label {int(gold[strange][0])}, and the student has {student.labels} classes.",
         expected=f"a class id from 0 to {student.labels - 1}, or {UNLABELLED} where there is no label",
-        remedy=f"correct the labels, or write {UNLABELLED} where there is none",
+        remedy=f"correct the labels, or write {UNLABELLED} for a missing label",
     )
 
 
@@ -243,7 +245,7 @@ def _reads_labels(term: Term) -> bool:
 
 
 def refuse_missing_scores(batch: Batch, terms: Iterable[Term]) -> None:
-    """Raise TrainingError for rows without a score, or without flags, whose distance from it is differentiated."""
+    """Raise TrainingError for rows without a score or flags, if an objective differentiates the labels' loss."""
     gold = [term.name for term in terms if getattr(term.objective, "target", None) == "gold_loss"]
     if gold and batch.labels is not None and batch.labels.is_floating_point() and batch.labels.isnan().any():
         raise TrainingError(
@@ -260,7 +262,7 @@ def _named(value: object) -> str:
 
 
 def first_labels(rows: Any, count: int = 2) -> Sequence[Any] | None:
-    """The labels of the first rows, or None where they cannot be looked at without reading the data."""
+    """The labels of the first ``count`` rows, or None if they cannot be read by index."""
     try:
         return [rows[place]["labels"] for place in range(min(count, len(rows)))]
     except (TypeError, KeyError, IndexError, AttributeError, NotImplementedError):

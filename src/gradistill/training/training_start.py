@@ -1,4 +1,4 @@
-"""What a training starts from, kept to start again: ``auto_find_batch_size`` tries smaller and smaller batches."""
+"""The initial state of a training, saved so that ``auto_find_batch_size`` can restart with smaller batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TrainingStart:
-    """The states of modules, and of an optimizer and a schedule that were handed in, and those of random numbers.
+    """The states of modules, of an optimizer and schedule that the caller passed, and of the random generators.
 
     Example: ``start = TrainingStart.of([student, projections])``, and later ``start.restore()``
     """
@@ -26,7 +26,7 @@ class TrainingStart:
 
     @classmethod
     def of(cls, parts: Sequence[Any]) -> TrainingStart:
-        """``parts`` have ``state_dict`` and ``load_state_dict``. Weights are copied to the CPU."""
+        """Save the states of ``parts``, which have ``state_dict`` and ``load_state_dict``, as copies on the CPU."""
         drawn = {
             "python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.random.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
@@ -36,8 +36,8 @@ class TrainingStart:
     def restore(self) -> None:
         for part, state in zip(self.parts, self.states, strict=True):
             if isinstance(part, torch.optim.Optimizer):
-                del part.param_groups[len(state["param_groups"]) :]  # those of projections, which were added
-            # Modules copy what they load; the others would train the start itself.
+                del part.param_groups[len(state["param_groups"]) :]  # added for projections
+            # Modules copy the state that they load. Others would go on to change the saved state itself.
             part.load_state_dict(state if isinstance(part, nn.Module) else copy.deepcopy(state))
         random.setstate(self.drawn["python"])
         np.random.set_state(self.drawn["numpy"])

@@ -1,4 +1,4 @@
-"""The mean of the student's weights over the last part of training, which takes their place at the end."""
+"""Weight averaging: the student's final weights are their mean over the last part of training."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from gradistill.errors import TrainingError
 
 FILE = "weight_average.safetensors"
-"""Of a checkpoint: the mean so far, and of how many steps."""
+"""File of a checkpoint with the mean so far and its number of steps."""
 
 logger = logging.getLogger(__name__)
 
 
 class WeightAverage(TrainerCallback):
-    """A callback for ``DistillationTrainer``: the student ends as the mean of its weights over the last steps.
+    """A callback for ``DistillationTrainer``: the student's final weights are their mean over the last steps.
 
-    Each of the last ``share`` of all optimizer steps counts the same, and at least the last one does (stochastic weight
-    averaging, Izmailov et al. 2018, arXiv 1803.05407; the learning rate follows its schedule, there is no other one for
-    the averaged part). Weights that are not trained stay as they are. The mean is held in float32 at least.
+    The last ``share`` of all optimizer steps (at least one step) have equal weight (stochastic weight averaging,
+    Izmailov et al. 2018, arXiv 1803.05407). The learning rate follows its schedule in the averaged part too. Weights
+    that are not trained do not change. The mean is held in float32 or wider.
 
-    Evaluations while the student trains are of its current weights, and so are the weights of checkpoints: training
-    goes on from them. The mean stands in a file beside them. Training that stops early ends with the mean so far;
-    before the averaged part begins, with the weights as they are and a warning.
+    Evaluations during training and checkpoints use the current weights, from which training resumes. A checkpoint has
+    the mean in a separate file. Training that stops early ends with the mean so far; if it stops before the averaged
+    part, with the last weights and a warning.
 
-    Raises TrainingError for a share that is none, beside ``load_best_model_at_end``, which would choose other weights,
-    and for a checkpoint that does not hold the mean.
+    Raises TrainingError for a share outside (0, 1], with ``load_best_model_at_end``, which would choose other weights,
+    and for a checkpoint that lacks the mean.
 
     Example: ``DistillationTrainer(student, args, …, callbacks=[WeightAverage(1 / 3)])``
     """
@@ -57,8 +57,8 @@ class WeightAverage(TrainerCallback):
     ) -> None:
         if args.load_best_model_at_end:
             raise TrainingError(
-                "TrainingArguments.load_best_model_at_end is True beside a WeightAverage",
-                expected="one of them: the student ends as the best checkpoint, or as the mean of the last ones",
+                "TrainingArguments.load_best_model_at_end is True with a WeightAverage",
+                expected="one of the two: the student ends as the best checkpoint, or as the mean of the last weights",
                 remedy="set load_best_model_at_end=False, or leave the average out",
             )
 
@@ -72,8 +72,8 @@ class WeightAverage(TrainerCallback):
         if missing:
             raise TrainingError(
                 f"the checkpoint of step {state.global_step} holds the mean of the weights of {self._steps} steps",
-                expected=f"of {self._steps + missing}: {self.share:.0%} of {state.max_steps} steps are averaged",
-                remedy="start again without this checkpoint, or with the settings that it was made with",
+                expected=f"the mean of {self._steps + missing} steps: {self.share:.0%} of {state.max_steps} steps",
+                remedy="start again without this checkpoint, or with the settings that it was written with",
             )
 
     def on_step_end(
@@ -88,20 +88,20 @@ class WeightAverage(TrainerCallback):
         if not self._steps:
             logger.warning(
                 f"training stopped at step {state.global_step}, and weights are averaged after step "
-                f"{self._before(state)}: the student has its last weights, and no average"
+                f"{self._before(state)}: the student has its last weights, not an average"
             )
         weights = dict(rest["model"].named_parameters())
         for name, mean in self._mean.items():
             weights[name].data.copy_(mean)
 
     def save(self, checkpoint: Path) -> None:
-        """Write the mean so far into a checkpoint; nothing before the averaged part."""
+        """Write the mean so far into a checkpoint; write nothing before the averaged part."""
         if self._steps:
             mean = {name: tensor.cpu().contiguous() for name, tensor in self._mean.items()}
             save_file(mean, checkpoint / FILE, metadata={"steps": str(self._steps)})
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint. ``on_train_begin`` refuses one that lacks the mean."""
+        """Read the mean from a checkpoint. ``on_train_begin`` refuses a checkpoint that lacks it."""
         self._reset()
         if (checkpoint / FILE).is_file():
             with safe_open(checkpoint / FILE, "pt") as file:
@@ -109,7 +109,7 @@ class WeightAverage(TrainerCallback):
                 self._steps = int(file.metadata()["steps"])
 
     def _before(self, state: TrainerState) -> int:
-        """How many steps pass before the averaged ones."""
+        """The number of steps before the averaged part."""
         return state.max_steps - max(1, round(self.share * state.max_steps))
 
     def _add(self, student: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""Attribution methods, one file each: how much a prediction rests on each token, as a score of 0 or more.
+"""Attribution methods, one file each: how much a prediction depends on each token, as a score of 0 or more.
 
 A method is a frozen dataclass with a ``title``, a ``source`` and a call that takes the forward pass of one batch
-(``signals.explained.explained_pass``) and returns scores ``(batch, token)``. An audit explains all models by one.
+(``signals.explained.explained_pass``) and returns scores ``(batch, token)``. An audit uses one method for all models.
 """
 
 from gradistill.auditing.methods.base import (

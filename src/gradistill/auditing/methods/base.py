@@ -1,4 +1,4 @@
-"""The attribution methods that there are, found by importing this folder."""
+"""The interfaces of attribution methods, and the methods of this folder by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradistill.signals.forward_pass import ForwardPass
 
 @runtime_checkable
 class Method(Protocol):
-    """See the package's docstring."""
+    """An attribution method (see the package's docstring)."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -29,7 +29,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class WithAttributions(Method, Protocol):
-    """A method whose scores are the norms of attributions, one vector a token. ``reruns``: it runs the model again."""
+    """A method whose scores are norms of attributions, one vector for each token. ``reruns``: it reruns the model."""
 
     reruns: ClassVar[bool]
 
@@ -38,22 +38,22 @@ class WithAttributions(Method, Protocol):
 
 @runtime_checkable
 class SignedMethod(Method, Protocol):
-    """A method with a direction: signed scores above 0 support the label, those below 0 oppose it."""
+    """A method with signed scores: positive scores support the label, negative scores oppose it."""
 
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]: ...
 
 
 def draws_tokens(method: Method) -> bool:
-    """Whether a batch must know tokens of the data, from which the method draws."""
+    """Whether the method draws tokens of the data, which a batch must then hold."""
     return getattr(method, "draws_tokens", False)
 
 
 def token_scores(
     method: Method, forward: ForwardPass
 ) -> tuple[Float[Tensor, "batch token"], Float[Tensor, "batch token"] | None]:
-    """The scores of 0 or more, and the signed ones where the method has them, from one computation.
+    """The scores of 0 or more, and the signed scores if the method has them, from one computation.
 
-    Attributions of vectors are summed over their entries: those of all tokens then add up to what they explain.
+    Signed scores of attributions are sums over the vectors' entries, so that all tokens add up to the explained value.
     """
     if isinstance(method, WithAttributions):
         attributions = method.attributions(forward).attributions
@@ -66,7 +66,7 @@ def token_scores(
 
 @cache
 def all_methods() -> dict[str, type[Any]]:
-    """The classes by name, in alphabetical order."""
+    """The classes of all methods by name, in alphabetical order."""
     package = __name__.rpartition(".")[0]
     path = import_module(package).__path__
     modules = [import_module(f"{package}.{found.name}") for found in iter_modules(path)]
@@ -82,24 +82,24 @@ def all_methods() -> dict[str, type[Any]]:
 
 
 def draws_by_seed(name: str) -> bool:
-    """Whether the method of this name has a ``seed``; unknown names have none."""
+    """Whether the method of this name has a ``seed``; false for unknown names."""
     return name in all_methods() and any(field.name == "seed" for field in fields(all_methods()[name]))
 
 
 def method(name: str, **options: Any) -> Method:
-    """The method of this name; options that it does not know are refused. Raises RecipeError."""
+    """The method of this name with these options. Raises RecipeError for unknown names and options."""
     if name not in all_methods():
         raise RecipeError(
-            f"the attribution method {name!r}",
-            expected="one of those there are",
+            f"there is no attribution method {name!r}",
+            expected="a known method",
             remedy=nearest(name, all_methods()),
         )
     kind = all_methods()[name]
     known = [field.name for field in fields(kind)]
     if strange := sorted(options.keys() - set(known)):
         raise RecipeError(
-            f"the attribution method {name} has no {', '.join(strange)}",
+            f"the attribution method {name} has no option {', '.join(strange)}",
             expected=f"any of {', '.join(known)}" if known else "no options",
-            remedy="leave it out, or take another method",
+            remedy="leave it out, or choose another method",
         )
     return kind(**options)

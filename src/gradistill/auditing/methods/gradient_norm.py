@@ -1,4 +1,4 @@
-"""The length of the gradient (Simonyan et al. 2014): how much a token could change the decision."""
+"""The norm of the gradient (Simonyan et al. 2014): how much a token could change the prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient × input (Shrikumar et al. 2016): AD-KD's own map, Integrated Gradients of one step."""
+"""Gradient × input (Shrikumar et al. 2016): the map of AD-KD, Integrated Gradients with one step."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class GradientXInput:
     reruns: ClassVar[bool] = False
 
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
-        """One vector a token; they do not claim completeness."""
-        del rows_at_once  # nothing runs again
+        """One vector for each token, without completeness: residuals are NaN."""
+        del rows_at_once  # the model does not run again
         attributions = forward.embedding * forward.gradients(EXPLAINED_TARGET)[:, 0]
         residuals = torch.full_like(forward.logits[:, 0].detach(), torch.nan)
         return IntegrationResult(attributions, residuals, torch.ones_like(explained_labels(forward)))

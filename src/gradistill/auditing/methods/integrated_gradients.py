@@ -20,8 +20,8 @@ from gradistill.signals.forward_pass import ForwardPass
 Steps = int | Literal["auto"]
 
 NODES = 8
-"""Of a path from tokens of the data, where there are so many steps: with 4, the error of the integral hides up to
-a third of the agreement of two models; 16 on six paths, which cost four times as much, find up to .08 more
+"""Fewest nodes of a path from tokens of the data, if ``steps`` allow it. With 4 nodes, the error of the integral hides
+up to a third of two models' agreement. 16 nodes on six paths cost four times as much and show up to .08 more agreement
 (docs/results/yardstick.md)."""
 
 
@@ -29,11 +29,11 @@ a third of the agreement of two models; 16 on six paths, which cost four times a
 class IntegratedGradients:
     """``‖A_i‖₂`` of the attributions along the path from a ``baseline`` (``signals.baselines``).
 
-    ``steps`` of Gauss–Legendre, or ``"auto"``: as many nodes as each row needs to miss completeness by no more than
-    ``tolerance`` (``attribution.adaptive_quadrature``). From ``tokens`` of the data start ``draws`` paths; attributions
-    are the mean over them. They share the steps, and there are fewer paths where each would have less than ``NODES``.
-    Models of one tokenizer share these draws, which makes their maps more alike. From ``zero`` the path leads where no
-    text is, and models of other depths part there (docs/yardstick.md).
+    ``steps``: Gauss–Legendre nodes, or ``"auto"`` for as many nodes as each row needs to reach completeness within
+    ``tolerance`` (``attribution.adaptive_quadrature``). With the baseline ``tokens``, ``draws`` paths start from tokens
+    of the data, and attributions are averaged over them. The paths share the steps; there are fewer paths if each would
+    have less than ``NODES``. Models with one tokenizer share these draws, which makes their maps more similar. A path
+    from ``zero`` leads through inputs that are no texts, where models of different depths diverge (docs/yardstick.md).
     """
 
     name: ClassVar[str] = "integrated_gradients"
@@ -61,8 +61,8 @@ class IntegratedGradients:
         return self.baseline == "tokens"
 
     def attributions(self, forward: ForwardPass, *, rows_at_once: int | None = None) -> IntegrationResult:
-        """One vector a token, with completeness residuals (of several paths the median of their sizes) and the number
-        of nodes of each row."""
+        """One vector for each token, with each row's completeness residual and number of nodes. With several paths the
+        residual is the median of absolute values."""
         starts = baseline_embeddings(forward, self.baseline, draws=self._paths, seed=self.seed)
         together = rows_at_once or forward.rows_at_once
         return _mean([self._along(forward.path(EXPLAINED_TARGET, start), together) for start in starts])
@@ -74,7 +74,7 @@ class IntegratedGradients:
 
     @property
     def _paths(self) -> int:
-        """From tokens one a draw, and no more than have their nodes; else one."""
+        """The number of paths: one, or with the baseline ``tokens`` one for each draw that gets ``NODES`` nodes."""
         if not self.draws_tokens:
             return 1
         return self.draws if self.steps == "auto" else min(self.draws, max(1, self.steps // NODES))
@@ -84,7 +84,7 @@ class IntegratedGradients:
 
 
 def _mean(results: Sequence[IntegrationResult]) -> IntegrationResult:
-    """Over the paths; their nodes are added up."""
+    """The mean over several paths; nodes are summed."""
     if len(results) == 1:
         return results[0]
     attributions, residuals, nodes = (torch.stack(part) for part in zip(*results, strict=True))

@@ -1,4 +1,4 @@
-"""Occlusion (Zeiler and Fergus 2014): what one token less does to the decision. It needs predictions alone."""
+"""Occlusion (Zeiler and Fergus 2014): the effect of masking one token on the prediction. It needs predictions only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gradistill.signals.forward_pass import ForwardPass
 
 @dataclass(frozen=True)
 class Occlusion:
-    """``|F(x) − F(x without token i)|``, the token's id replaced by the mask's: one forward pass a token.
+    """``|F(x) − F(x without token i)|``, the token's id replaced by the mask token's: one forward pass for each token.
 
-    Without the absolute value it is ``signed``.
+    ``signed`` returns the difference without the absolute value.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -28,7 +28,7 @@ class Occlusion:
         return self.signed(forward).abs()
 
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        """``F(x) − F(x without token i)``: more than 0 where the token supports the label."""
+        """``F(x) − F(x without token i)``: positive if the token supports the label."""
         mask = forward.batch.mask
         places, tokens = mask.nonzero(as_tuple=True)
         logits = forward.erase(torch.nn.functional.one_hot(tokens, mask.shape[1]).bool(), places)

@@ -1,4 +1,4 @@
-"""Shapley values of words (Lundberg and Lee 2017): what each adds to the decision, averaged over all orders."""
+"""Shapley values of words (Lundberg and Lee 2017): each word's effect on the prediction, averaged over all orders."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from gradistill.signals.forward_pass import ForwardPass
 
 @dataclass(frozen=True)
 class Shapley:
-    """``|φ_i|`` of the words of the raw text, shared equally by the tokens of a word; ``signed`` without the bars.
+    """``|φ_i|`` of the words of the raw text, split equally among a word's tokens; ``signed`` returns ``φ_i``.
 
-    A word that is out is masked. Exact below 8 words; else permutations are sampled in antithetic ``pairs``, which take
-    ``2 · pairs · (words − 1) + 2`` forward passes a row. In a batch that knows no words every token is one.
+    Words outside a coalition are masked. Values are exact below 8 words. Otherwise permutations are sampled in
+    antithetic ``pairs``, which take ``2 · pairs · (words − 1) + 2`` forward passes for a row. In a batch without word
+    ids every token counts as a word.
     """
 
     name: ClassVar[str] = "shapley"
@@ -38,7 +39,7 @@ class Shapley:
         return self.signed(forward).abs()
 
     def signed(self, forward: ForwardPass) -> Float[Tensor, "batch token"]:
-        """Values of more than 0 where a word supports the label."""
+        """The signed values: positive if a word supports the label."""
         scores = torch.zeros(
             forward.batch.mask.shape, dtype=forward.logits.dtype, device=forward.logits.device
         )
@@ -55,10 +56,10 @@ class Shapley:
     def _values(
         self, forward: ForwardPass, row: int, words: Int[np.ndarray, " token"], design: ShapleyDesign
     ) -> Float[np.ndarray, " coalition"]:
-        """The log-odds of the explained label in every coalition of a row."""
-        gone = (words >= 0) & ~design.kept[:, np.maximum(words, 0)]
-        examples = torch.full((len(gone),), row, device=forward.logits.device)
-        logits = forward.erase(torch.as_tensor(gone, device=forward.logits.device), examples)
+        """The log-odds of the explained label for every coalition of a row."""
+        erased = (words >= 0) & ~design.kept[:, np.maximum(words, 0)]
+        examples = torch.full((len(erased),), row, device=forward.logits.device)
+        logits = forward.erase(torch.as_tensor(erased, device=forward.logits.device), examples)
         label_ids = forward.label_ids[EXPLAINED_TARGET]
         labels = None if label_ids is None else label_ids[examples]
         return forward.values_of(EXPLAINED_TARGET, logits, labels)[:, 0].cpu().double().numpy()

@@ -1,4 +1,4 @@
-"""SmoothGrad (Smilkov et al. 2017): the gradient, averaged over noise around the input."""
+"""SmoothGrad (Smilkov et al. 2017): the gradient, averaged over noisy copies of the input."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gradistill.signals.forward_pass import ForwardPass
 
 @dataclass(frozen=True)
 class SmoothGrad:
-    """``‖mean of ∇_{E_i} F(E + noise)‖₂`` over ``samples``; the noise is a share of the row's range, as in the paper.
+    """``‖mean of ∇_{E_i} F(E + noise)‖₂`` over ``samples``. ``noise`` is a share of the row's range, as in the paper.
 
-    It depends on the token ids of the row and on ``seed`` alone: not on the rows that share its batch, nor on padding.
+    Draws depend on the row's token ids and on ``seed`` alone, not on other rows of the batch, nor on padding.
     """
 
     name: ClassVar[str] = "smoothgrad"
@@ -56,6 +56,6 @@ class SmoothGrad:
 
 
 def _token_ids(forward: ForwardPass) -> list[list[int]]:
-    """Those of each row's real tokens."""
+    """The token ids of each row's real tokens."""
     ids = forward.batch.inputs["input_ids"]
     return [row[real].tolist() for row, real in zip(ids, forward.batch.mask, strict=True)]
