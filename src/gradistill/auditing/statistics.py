@@ -64,7 +64,7 @@ class FlooredEstimate(Estimate):
 
     @property
     def gain(self) -> float:
-        """``(value − floor) / (1 − floor)``: the share of the range above the floor. NaN for a floor of 1, or a slope."""
+        """``(value − floor) / (1 − floor)``: the share of the range above the floor. NaN if that is undefined."""
         return (self.value - self.floor) / (1 - self.floor) if self.at_most_1 and self.floor < 1 else nan
 
     def as_dict(self) -> dict[str, float | int | None]:
