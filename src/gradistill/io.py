@@ -130,7 +130,7 @@ def discard(folder: Path) -> None:
 
 
 def draft_of(names: str) -> re.Pattern[str]:
-    """A pattern of the names of drafts, and of the drafts of earlier versions for files with these ``names``."""
+    """A pattern for names of drafts, also of earlier versions' drafts of files with these ``names`` (a pattern)."""
     return re.compile(rf"\.({names})\.\d+|{_OWN_DRAFT}")
 
 

@@ -77,7 +77,7 @@ def choose_text_columns(
     hidden = {*label_candidates(table.columns), *(name for name in table.columns if _are(table, name, known))}
     rest = {name: cells for name, cells in table.columns.items() if name not in hidden}
     usual = tuple(name for name in rest if names_texts(name) and holds_text(table, name))
-    if recorded and len(usual) == len(recorded):  # the record says whether the model reads one text or two
+    if recorded and len(usual) == len(recorded):  # the record shows whether the model reads one text or two
         return usual
     texts = find_text_columns(replace(table, columns=rest), "").texts
     if recorded and len(texts) != len(recorded):

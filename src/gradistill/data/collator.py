@@ -98,8 +98,8 @@ class Collator:
 def padding_side(tokenizer: Any) -> Literal["left", "right"]:
     """The side on which batches are padded: the right, even if the tokenizer pads on the left.
 
-    With padding on the left, the prediction would depend on the rest of the batch, for a model with absolute positions
-    or with a head that reads the first position. Heads of decoders locate the last token themselves. The left side
+    Some models have absolute positions, or a head that reads the first position. With padding on the left, their
+    predictions would depend on the rest of the batch. Heads of decoders locate the last token themselves. The left side
     stays where a text ends with [CLS], which the model reads at the last position (XLNet).
     """
     if tokenizer.padding_side == "right" or tokenizer.cls_token_id is None:

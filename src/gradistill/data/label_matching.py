@@ -16,7 +16,7 @@ _SHORTEST = 3
 
 @dataclass(frozen=True)
 class Match:
-    """``positions[k]`` is the index of the model's output for the data's class k; ``note`` says what was assumed."""
+    """``positions[k]`` is the index of the model's output for the data's class k; ``note`` is what was assumed."""
 
     positions: tuple[int, ...]
     note: str = ""
