@@ -262,7 +262,7 @@ def test_a_baseline_that_cannot_be_is_refused() -> None:
     model, plain = model_of(), Collator(tokenizer(WORDS))
     wordless = rows_of().remove_columns("special_tokens_mask")
     for baseline, rows, match in (
-        ("mask", rows_of(), "'mask' needs words"),
+        ("mask", rows_of(), "'mask' needs word ids"),
         ("tokens", wordless, "'tokens' needs words"),
     ):
         with frozen_eval(model):
@@ -343,7 +343,7 @@ def test_smoothgrads_noise_changes_with_the_seed_and_the_row() -> None:
 def test_unknown_methods_and_options_are_refused() -> None:
     with pytest.raises(RecipeError, match="did you mean 'occlusion'"):
         method("oclusion")
-    with pytest.raises(RecipeError, match="has no steps"):
+    with pytest.raises(RecipeError, match="has no option steps"):
         method("occlusion", steps=3)
     for name, options in (("integrated_gradients", {"steps": 0}), ("smoothgrad", {"samples": 0})):
         with pytest.raises(RecipeError, match="or more"):
@@ -355,5 +355,5 @@ def test_without_a_mask_token_words_cannot_be_taken_away() -> None:
     plain = Collator(tokenizer(WORDS))
     with frozen_eval(model):
         forward, _ = forward_of(model, rows, lambda r: plain(r))
-        with pytest.raises(ModelError, match="stands for an erased word"):
+        with pytest.raises(ModelError, match="replaces an erased word"):
             method("occlusion")(forward)

@@ -143,7 +143,7 @@ OF_COPIES = {"trained_on": ["coalition_matching"]}
         (figure(0.1, -0.0, floor=0.0), "warn", "0.10, from 0.00: not above 0.00"),
         (figure(-0.1, -0.15, floor=-0.3), "warn", "-0.10, from -0.15: not above 0.00"),
         (figure(0.9, 0.8, floor=1.0), "warn", "0.90, from 0.80: not above 1.00"),
-        (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "trained on too; --attribution selects another method"),
+        (figure(0.9, 0.8, trained_on=["rationale"]), "warn", "were trained on too; --attribution selects another method"),
         (figure(None), "warn", "have no value on these rows"),
         (figure(0.3, n=1), "warn", "have no interval on these rows"),
         (None, "warn", "have no value with these tokenizers, or on these rows"),

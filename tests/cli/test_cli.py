@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[Callable[[Any, Path], list[object]], tuple[str, ...]]] = 
     "no method": (distilling(method="akd"), ("there is no method 'akd'", "did you mean 'adkd'")),
     "no key": (distilling(set="training.epoch=3"), ("unknown key 'training.epoch'", "did you mean 'epochs'")),
     "no value": (distilling(set="training.epochs"), ("key.key=value",)),
-    "no recipe": (distilling(recipe=recipe_file("method: [")), ("r.yaml is not YAML",)),
+    "no recipe": (distilling(recipe=recipe_file("method: [")), ("r.yaml is not valid YAML",)),
     "two methods": (distilling(method="kd", recipe=recipe_file("base: adkd")), ("leave --method out",)),
     "no teacher": (distilling(teacher="./gone"), ("there is no model folder ./gone",)),
     "no head": (distilling(teacher=lambda s, t: s.base), ("lacks weights", "gradistill finetune")),

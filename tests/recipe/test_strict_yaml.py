@@ -87,7 +87,7 @@ def test_a_pipe_that_nobody_writes_to_does_not_hang(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["training.arguments={a: 1, a: 2}", "training.arguments=&t {x: *t}"])
 def test_changes_are_read_so_too(change: str) -> None:
-    with pytest.raises(RecipeError, match=r"the value is not YAML: "):
+    with pytest.raises(RecipeError, match=r"the value is not valid YAML: "):
         load_recipe("kd", changes=[change])
 
 

@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_keeps_whole_shards(tmp_path: Path, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(io.os, "fsync", full)
-        with pytest.raises(StoreError, match=r"(?s)No space left on device.*whole shards are kept"):
+        with pytest.raises(StoreError, match=r"(?s)No space left on device.*complete shards are kept"):
             built(tmp_path / "store")
     kept = content(tmp_path / "store")
     assert len(kept) > 1
@@ -239,7 +239,7 @@ def test_a_store_for_something_else_is_refused_with_the_difference(tmp_path: Pat
     made = built(tmp_path / "store")
     other = plan(tmp_path / "store", teacher="bb")
     for wrong in (lambda: opened(other), lambda: build(other, Oracle(), collate)):
-        with pytest.raises(StoreError, match=r"(?s)something else:.*teacher: aa there, bb wanted"):
+        with pytest.raises(StoreError, match=r"(?s)something else:.*teacher: aa in the store, bb expected"):
             wrong()
     with pytest.raises(StoreError, match="holds no manifest.json"):
         StoredTeacher.open(tmp_path / "none", made.made_for, made.columns, [])
@@ -335,7 +335,7 @@ def test_where_one_rank_fails_all_do(
 def test_a_batch_without_row_numbers_is_refused(tmp_path: Path) -> None:
     made = built(tmp_path / "store")
     batch = batch_of(made, [0, 1])
-    with pytest.raises(StoreError, match="no row numbers"):
+    with pytest.raises(StoreError, match="no row indices"):
         opened(made)(Batch(batch.inputs, batch.mask, batch.labels), REQUESTS)
 
 
