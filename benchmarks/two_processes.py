@@ -24,7 +24,7 @@ from tiny import Tiny
 from gradistill.commands.distill import distill
 from gradistill.printing import LOGGER
 from gradistill.recipe import load_recipe, shipped_methods
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 
 WAYS = {"one": (16, 1), "two processes": (8, 1), "two halves": (8, 2)}
 """Rows a device, and steps accumulated."""
@@ -77,12 +77,12 @@ def run(output: Path, method: str, way: str) -> None:
         f"training.arguments.gradient_accumulation_steps={accumulated}", *STILL,
     ]  # fmt: skip
     tiny, folder = Tiny.at(output), output / way.replace(" ", "-") / method
-    if not processes().is_main_process:
+    if not process_state().is_main_process:
         LOGGER.setLevel(logging.ERROR)
     distill(
         str(tiny.teacher), tiny.choice, folder, load_recipe(method, changes=changes), overwrite=True,
     )  # fmt: skip
-    processes().wait_for_everyone()
+    process_state().wait_for_everyone()
 
 
 def apart(output: Path, method: str, way: str) -> float:

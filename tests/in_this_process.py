@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gradistill.bench.process_pool import Ended
+from gradistill.bench.process_pool import CommandResult
 from gradistill.cli import main
 from gradistill.printing import LOGGER, LineHandler
 
@@ -34,4 +34,4 @@ def run_all(commands: Any, width: Any, environment: Any, needed: Any, on_end: An
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
-        on_end(Ended(command, code, 1.0), float(len(commands) - place - 1))
+        on_end(CommandResult(command, code, 1.0), float(len(commands) - place - 1))

@@ -20,9 +20,9 @@ from gradistill.auditing.per_example import (
     calibration,
     columns_of,
     estimates,
-    flat,
     group_by_length,
     mean_values,
+    without_groups,
 )
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.statistics import ratio
@@ -37,7 +37,7 @@ def answers(labels: int, seed: int, rows: int = 60) -> Predictions:
 @pytest.mark.parametrize("labels", [1, 3])
 def test_identical_models_agree_wholly(labels: int) -> None:
     teacher = answers(labels, 0)
-    found = flat(estimates(columns_of(teacher, teacher, teacher.labels.astype(float))))
+    found = without_groups(estimates(columns_of(teacher, teacher, teacher.labels.astype(float))))
     names = ["prediction"] if labels == 1 else ["label", "probability"]
     for name in (*names, "saliency", "top_k_overlap", "cosine", "kendall_tau"):
         assert found[name].value == pytest.approx(1), name
@@ -55,7 +55,7 @@ def test_identical_models_agree_wholly(labels: int) -> None:
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_shares_have_wilsons_interval(same: list[bool]) -> None:
     columns = {"tokens": np.full(len(same), 5), "label": np.array(same)}
-    found = flat(estimates(columns))["label"]
+    found = without_groups(estimates(columns))["label"]
     exact = binomtest(sum(same), len(same)).proportion_ci(method="wilson")
     assert (found.value, found.n) == (pytest.approx(np.mean(same)), len(same))
     assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))

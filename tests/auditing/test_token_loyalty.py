@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from gradistill.auditing.per_example import estimates, flat
+from gradistill.auditing.per_example import estimates, without_groups
 from gradistill.auditing.statistics import bootstrap_share
 from gradistill.auditing.token_loyalty import token_columns, token_loyalty
 from gradistill.auditing.token_predictions import TokenPredictions
@@ -66,7 +66,7 @@ def test_models_that_agree_on_everything_have_an_interval() -> None:
 
 def test_metrics_have_intervals_too() -> None:
     model, gold = predictions(1), predictions(3).labels
-    found = flat(estimates(token_columns(model, predictions(2), NAMES, gold)))
+    found = without_groups(estimates(token_columns(model, predictions(2), NAMES, gold)))
     for name, value in token_metrics(NAMES, model.labels, gold).items():
         figure = found[f"student_{name}"]
         assert figure.value == pytest.approx(value)

@@ -7,10 +7,10 @@ import pytest
 from gradistill.auditing.trained_figures import (
     MAP_FIGURES,
     WORD_FIGURES,
-    marked,
-    marked_name,
+    title_with_dagger,
     trained_by_recipe,
     trained_figures,
+    with_trained_on,
 )
 from gradistill.objectives import Term, all_objectives
 from gradistill.recipe import load_recipe
@@ -118,5 +118,5 @@ def test_a_recipe_that_is_none_marks_nothing(text: str | None) -> None:
 
 def test_what_is_no_figure_stays_as_it_is() -> None:
     figures = {"response": None, "saliency": {"value": 0.5}, "note": "a text"}
-    assert marked(figures, {"response": ["x"], "note": ["x"]}) == figures
-    assert marked_name("saliency", {"value": 0.5}) == "saliency"
+    assert with_trained_on(figures, {"response": ["x"], "note": ["x"]}) == figures
+    assert title_with_dagger("saliency", {"value": 0.5}) == "saliency"

@@ -224,7 +224,7 @@ def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_
     for mark in (output / "sst2" / "teachers").glob("*.json"):
         mark.unlink()
     assert commands(other) == 0
-    of_before = {"model": task_setup.model_mark("other"), "data": "of nothing"}
+    of_before = {"model": task_setup.weights_hash("other"), "data": "of nothing"}
     for folder, _ in task_setup.teacher_runs(plan, "sst2", output).values():
         folder.mkdir()
         task_setup.beside(folder, ".json").write_text(json.dumps(of_before))

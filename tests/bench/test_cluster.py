@@ -15,7 +15,7 @@ from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from gradistill.bench import cluster as clusters
 from gradistill.bench.cluster import RECORD, TRIES, Cluster, Job
-from gradistill.bench.process_pool import Command, Ended
+from gradistill.bench.process_pool import Command, CommandResult
 from gradistill.errors import RecipeError
 from small import logged
 from typed_command import exit_code
@@ -63,8 +63,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeJob, "cancelled", [])
 
 
-def run(cluster: Cluster, folder: Path, *arguments: Sequence[str], inputs: str = "") -> list[Ended]:
-    ended: list[Ended] = []
+def run(cluster: Cluster, folder: Path, *arguments: Sequence[str], inputs: str = "") -> list[CommandResult]:
+    ended: list[CommandResult] = []
     commands = [
         Command(" ".join(words), words, folder / f"{k}.log", inputs_digest=inputs)
         for k, words in enumerate(arguments)

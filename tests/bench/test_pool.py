@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gradistill.bench import process_pool
-from gradistill.bench.process_pool import Command, Ended, Prerequisite, Width, run_all
+from gradistill.bench.process_pool import Command, CommandResult, Concurrency, Prerequisite, run_all
 
 
 class FakeProcess:
@@ -34,7 +34,7 @@ def test_a_prerequisite_is_built_once_while_nothing_runs(
         running.add(command.name)
         return FakeProcess()
 
-    def ended(found: Ended, left: float) -> None:
+    def ended(found: CommandResult, left: float) -> None:
         running.remove(found.command.name)
         events.append(f"end of {found.command.name}")
 
@@ -54,7 +54,7 @@ def test_a_prerequisite_is_built_once_while_nothing_runs(
         Command("c", ["three"], tmp_path / "c", store),
         Command("d", ["four"], tmp_path / "d"),
     ]
-    run_all(commands, Width(2, 1), {}, lambda: 1.0, ended)
+    run_all(commands, Concurrency(2, 1), {}, lambda: 1.0, ended)
     assert events.count("built") == 1
     assert events.index("a: one") < events.index("end of a") < events.index("built")
     assert events.index("b: two --signals store") < events.index("c: three --signals store")

@@ -15,7 +15,7 @@ import torch
 
 from gradistill.bench.runner import BENCH
 from gradistill.commands.distill import distill
-from gradistill.commands.output_folder import held
+from gradistill.commands.output_folder import locked_output
 from gradistill.commands.run_folder import opened_run
 from gradistill.data import DataChoice
 from gradistill.errors import DataError, RecipeError, TrainingError
@@ -147,10 +147,10 @@ def test_a_second_process_in_the_same_folder_is_refused(small: Any, tmp_path: Pa
 
 
 def test_a_process_that_is_dying_is_waited_for(tmp_path: Path) -> None:
-    dying = held(tmp_path)
+    dying = locked_output(tmp_path)
     dying.__enter__()
     Timer(0.3, lambda: dying.__exit__(None, None, None)).start()
-    with held(tmp_path):
+    with locked_output(tmp_path):
         pass
 
 
@@ -158,12 +158,15 @@ def test_a_folder_of_others_is_refused_and_one_killed_in_its_first_write_is_not(
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / ".gradistill-4711-.gradistill.json").write_text("half")
-    with held(begun, BENCH):
+    with locked_output(begun, BENCH):
         assert [path.name for path in begun.iterdir()] == [".gradistill.json"]
-    with held(begun, BENCH):
+    with locked_output(begun, BENCH):
         pass
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(RecipeError, match="no bench of ours: begun, photo.jpg"), held(tmp_path, BENCH):
+    with (
+        pytest.raises(RecipeError, match="no bench of ours: begun, photo.jpg"),
+        locked_output(tmp_path, BENCH),
+    ):
         pass
 
 

@@ -21,7 +21,7 @@ from gradistill.errors import DataError, GradistillError, ModelError, RecipeErro
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.model_source import model_name, on_disk
 from gradistill.recipe import load_recipe
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import model_hash
 from slow import slow
 from small import audit_parts, logged, texts
 
@@ -51,7 +51,7 @@ def figures(metrics: dict[str, Any]) -> tuple[Any, ...]:
 def test_distill_takes_paths_objects_and_loaded_models(
     small: Any, loaded: tuple[Any, Any], tmp_path: Path
 ) -> None:
-    before = of_model(loaded[0])
+    before = model_hash(loaded[0])
     recipe = load_recipe("adkd", changes=SHORT)
     teacher, data = small.teachers["two"], small.tables["two"]
     runs = {
@@ -67,7 +67,7 @@ def test_distill_takes_paths_objects_and_loaded_models(
     assert all(figures(metrics) == figures(found["text"]) for metrics in found.values())
     assert found["objects"]["task"] == "data"
     assert found["paths"]["task"] == "two"
-    assert of_model(loaded[0]) == before
+    assert model_hash(loaded[0]) == before
     assert len(list((tmp_path / "cache").glob("*/manifest.json"))) == 1  # found by content, not by name
 
 

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from gradistill.commands.audit import audit
-from gradistill.commands.content_marks import model_mark
+from gradistill.commands.content_hashes import weights_hash
 from gradistill.commands.identity import data_files, model_identity
 from gradistill.data import get_task
 from gradistill.models.loading import load_classifier
@@ -74,10 +74,10 @@ def test_an_onnx_model_is_known_by_its_graph_and_its_weights(tmp_path: Path) -> 
     marks = []
     for name, content in (("model.onnx", b"graph"), ("model.onnx.data", b"one"), ("model.onnx.data", b"two")):
         (graphs / name).write_bytes(content)
-        marks.append(model_mark(str(tmp_path)))
+        marks.append(weights_hash(str(tmp_path)))
     assert len({*marks, "owner/name"}) == 4
-    assert model_mark(str(graphs / "model.onnx")) == marks[-1]
-    assert model_mark("owner/name") == "owner/name"
+    assert weights_hash(str(graphs / "model.onnx")) == marks[-1]
+    assert weights_hash("owner/name") == "owner/name"
 
 
 def test_an_audit_records_what_it_compared_and_why(small: Any, tmp_path: Path) -> None:

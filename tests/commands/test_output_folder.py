@@ -17,7 +17,7 @@ from gradistill.bench.runner import bench
 from gradistill.commands import run_folder
 from gradistill.commands.audit import audit
 from gradistill.commands.distill import distill
-from gradistill.commands.output_folder import MARK, held
+from gradistill.commands.output_folder import MARK, locked_output
 from gradistill.commands.pretrain import pretrain
 from gradistill.commands.signal_stores import delete
 from gradistill.commands.store_signals import store_signals
@@ -332,7 +332,7 @@ def test_what_a_run_left_is_read_defensively(
 
 def test_two_audits_in_one_folder_at_once_are_refused(small: Any, tmp_path: Path) -> None:
     at = tmp_path / "out"
-    with held(at), pytest.raises(RecipeError, match="another process is at work in"):
+    with locked_output(at), pytest.raises(RecipeError, match="another process is at work in"):
         command("audit", small, tmp_path)(at)
 
 
@@ -354,7 +354,7 @@ def test_a_refusal_leaves_no_file_behind(name: str, small: Any, tmp_path: Path) 
         with pytest.raises(RecipeError):
             tune("x", DataChoice("x"), at, Tuning(lambda _: load_recipe("kd"), trials=None, minutes=None))
     elif name == "bench":
-        with pytest.raises(RecipeError), held(at):
+        with pytest.raises(RecipeError), locked_output(at):
             command(name, small, tmp_path)(at)
         (tmp_path / "plan.yaml").unlink()
     else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradistill.commands.search_space import Searched, changes_of, default_space, searched
+from gradistill.commands.search_space import SearchField, changes_of, default_space, parse_search_field
 from gradistill.errors import RecipeError
 from gradistill.recipe import load_recipe
 
@@ -19,10 +19,10 @@ numbers = st.floats(1e-6, 1e6, allow_subnormal=False).map(lambda x: float(f"{x:.
 def test_a_range_is_read_back_as_it_is_written(low: float, high: float, log: bool) -> None:
     text = f"training.learning_rate={low!r}..{high!r}{':log' if log else ''}"
     if low < high:
-        assert searched(text) == Searched("training.learning_rate", low, high, log)
+        assert parse_search_field(text) == SearchField("training.learning_rate", low, high, log)
     else:
         with pytest.raises(RecipeError, match="--search"):
-            searched(text)
+            parse_search_field(text)
 
 
 @given(
@@ -30,7 +30,7 @@ def test_a_range_is_read_back_as_it_is_written(low: float, high: float, log: boo
 )
 def test_any_text_is_a_search_or_an_error_of_ours(text: str) -> None:
     try:
-        found = searched(text)
+        found = parse_search_field(text)
     except RecipeError as error:
         assert "--search" in str(error)
     else:
@@ -41,20 +41,20 @@ def test_any_text_is_a_search_or_an_error_of_ours(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("training.epochs=1..4", Searched("training.epochs", 1.0, 4.0, whole=True)),
-        ("a.b=.5..2", Searched("a.b", 0.5, 2.0)),
+        ("training.epochs=1..4", SearchField("training.epochs", 1.0, 4.0, whole=True)),
+        ("a.b=.5..2", SearchField("a.b", 0.5, 2.0)),
         (
             "objectives.rationale.unit=text,token",
-            Searched("objectives.rationale.unit", choices=("text", "token")),
+            SearchField("objectives.rationale.unit", choices=("text", "token")),
         ),
         (
             "objectives.rationale.focus=true,false",
-            Searched("objectives.rationale.focus", choices=(True, False)),
+            SearchField("objectives.rationale.focus", choices=(True, False)),
         ),
     ],
 )
-def test_ranges_of_whole_numbers_and_choices(text: str, expected: Searched) -> None:
-    assert searched(text) == expected
+def test_ranges_of_whole_numbers_and_choices(text: str, expected: SearchField) -> None:
+    assert parse_search_field(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_ranges_of_whole_numbers_and_choices(text: str, expected: Searched) -> N
 )
 def test_what_cannot_be_searched_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="--search"):
-        searched(text)
+        parse_search_field(text)
 
 
 def test_by_default_the_learning_rate_and_what_weighs_beside_the_labels() -> None:
@@ -94,5 +94,5 @@ def test_by_default_the_learning_rate_and_what_weighs_beside_the_labels() -> Non
 def test_values_arrive_in_the_recipe_as_they_are(value: Any) -> None:
     from gradistill.recipe.recipe_files import parsed_change
 
-    (change,) = changes_of([Searched("a.b")], {"a.b": value})
+    (change,) = changes_of([SearchField("a.b")], {"a.b": value})
     assert parsed_change(change) == {"a": {"b": value}}

@@ -20,7 +20,7 @@ from gradistill.commands.store_signals import store_signals
 from gradistill.errors import ModelError, RecipeError, StoreError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.models.student import narrow_student, student_from_teacher
-from gradistill.models.teacher_loading import TeacherLoading, is_narrow
+from gradistill.models.teacher_loading import TeacherLoading, is_low_precision
 from gradistill.recipe import load_recipe
 from gradistill.signals import Logits, States
 from gradistill.signals.teacher import OnlineTeacher
@@ -48,7 +48,7 @@ def test_decoders_in_bfloat16_predict_nearly_the_same(family: str, decoders: dic
     whole, _ = load_classifier(decoders[family])
     spread, _ = load_classifier(decoders[family], loading=TeacherLoading(device_map="auto"))
     narrow, _ = load_classifier(decoders[family], loading=BF16)
-    assert [is_narrow(model) for model in (whole, spread, narrow)] == [False, False, True]
+    assert [is_low_precision(model) for model in (whole, spread, narrow)] == [False, False, True]
     batch, wanted = Batch.of(collated()), [Logits(), States((1, 3))]
     own, other, coarse = (OnlineTeacher(model)(batch, wanted) for model in (whole, spread, narrow))
     for signal in wanted:

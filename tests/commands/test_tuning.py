@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from gradistill.commands import tune as module
-from gradistill.commands.search_space import searched
+from gradistill.commands.search_space import parse_search_field
 from gradistill.commands.tune import Tuning, tune
 from gradistill.data import DataChoice
 from gradistill.errors import RecipeError
@@ -23,8 +23,8 @@ from gradistill.recipe import Recipe, load_recipe
 from small import logged, write_table
 
 SPACE = (
-    searched("training.learning_rate=0.0001..0.1:log"),
-    searched("objectives.soft_label.temperature=1..4"),
+    parse_search_field("training.learning_rate=0.0001..0.1:log"),
+    parse_search_field("objectives.soft_label.temperature=1..4"),
 )
 
 
@@ -94,7 +94,7 @@ def test_a_stopped_trial_is_the_first_that_a_resumed_search_asks_for(small: Any,
 def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) -> None:
     """Of learning rates that learn nothing none is above the median of those that do."""
     found, printed = search(
-        small, tmp_path / "out", 5, space=(searched("training.learning_rate=0.02..0.03"),)
+        small, tmp_path / "out", 5, space=(parse_search_field("training.learning_rate=0.02..0.03"),)
     )
     assert found["pruned"] == 0
     study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'out' / 'tune.db'}")
@@ -106,7 +106,7 @@ def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) 
     for _ in range(6):
         study.add_trial(high)
     found, printed = search(
-        small, tmp_path / "out", 1, space=(searched("training.learning_rate=0.02..0.03"),)
+        small, tmp_path / "out", 1, space=(parse_search_field("training.learning_rate=0.02..0.03"),)
     )
     assert found["pruned"] == 1
     assert "stopped early" in printed[-1]
@@ -115,7 +115,10 @@ def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": (searched("training.learning_rat=1..2"),)}, "unknown key 'training.learning_rat'"),
+        (
+            {"space": (parse_search_field("training.learning_rat=1..2"),)},
+            "unknown key 'training.learning_rat'",
+        ),
         ({"aim": ("accuracy",)}, "--maximize 'accuracy'"),
         ({"trials": 0}, "the search has no end"),
     ],

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from adapters import save_adapter
 from families import build
-from gradistill.commands.content_marks import model_mark
+from gradistill.commands.content_hashes import weights_hash
 from gradistill.commands.identity import model_identity
 from gradistill.errors import ModelError
 from gradistill.models.loading import Head, label_names, load_classifier, load_for_labels, load_tokenizer
 from gradistill.models.teacher_loading import TeacherLoading
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import model_hash
 from small import WORDS
 from wordpiece import tokenizer
 
@@ -106,9 +106,9 @@ def test_both_weights_and_settings_count_for_the_identity(base: Path, adapted: A
     build("bert", seed=1).bert.save_pretrained(moved / "base")  # another base, found beside the adapter
     found = [folder, louder, moved]
     models = [load_classifier(at)[0] for at in found]
-    assert of_model(models[0]) == of_model(load_classifier(folder)[0])
-    assert len({of_model(model) for model in models}) == 3
-    assert len({model_mark(str(at)) for at in found}) == 3
+    assert model_hash(models[0]) == model_hash(load_classifier(folder)[0])
+    assert len({model_hash(model) for model in models}) == 3
+    assert len({weights_hash(str(at)) for at in found}) == 3
     assert (
         model_identity(models[0], str(folder))["sha256"] == model_identity(models[1], str(louder))["sha256"]
     )

@@ -14,7 +14,7 @@ from gradistill.models.device_map import is_spread, placed, weights_of
 from gradistill.models.loading import load_classifier
 from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.recipe import load_recipe
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import model_hash
 from gradistill.store.manifest import Manifest
 from slow import slow
 
@@ -36,7 +36,7 @@ def test_weights_that_lie_elsewhere_are_read_back(small: Any) -> None:
     assert any(tensor.is_meta for tensor in parts.state_dict().values())
     there = weights_of(parts)
     assert all(torch.equal(there[name], tensor) for name, tensor in whole.state_dict().items())
-    assert of_model(parts) == of_model(whole)
+    assert model_hash(parts) == model_hash(whole)
     assert placed(parts, "cpu") is parts
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gradistill.bench.plan import read_plan
-from gradistill.commands.search_space import searched
+from gradistill.commands.search_space import parse_search_field
 from gradistill.errors import RecipeError
 from gradistill.recipe import load_recipe, shipped_methods
 from gradistill.recipe.recipe_files import shipped
@@ -93,4 +93,4 @@ def test_changes_are_read_so_too(change: str) -> None:
 
 def test_searched_values_are_read_so_too() -> None:
     with pytest.raises(RecipeError, match="--search"):
-        searched("student.layers=[,1")
+        parse_search_field("student.layers=[,1")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from gradistill.auditing.per_example import flat
+from gradistill.auditing.per_example import without_groups
 from gradistill.report.audit_markdown import audit_table
 from report.audits import LARGE, SMALL, assessed, audit, bare, estimate, hostile, regression, student
 
@@ -76,7 +76,7 @@ def test_a_limit_is_one_of_the_audited_rows_and_not_of_the_challenge() -> None:
     failed = [{"student": SMALL, "figure": "label", "value": 0.5, "limit": 0.6}]
     found = audit_table(audit(failed=failed, students=[student(SMALL, figures=groups)]))
     assert found.count("below the limit 0.600") == 1
-    assert flat(groups)["label"]["value"] == 0.5
+    assert without_groups(groups)["label"]["value"] == 0.5
 
 
 def test_a_figure_may_be_failed_by_its_name_with_the_group() -> None:

@@ -27,7 +27,7 @@ from gradistill.io import digest
 from gradistill.signals import States
 from gradistill.store import build_plan, manifest, writer
 from gradistill.store.build_plan import BuildPlan
-from gradistill.store.fingerprint import of_words
+from gradistill.store.fingerprint import word_ids_hash
 from gradistill.store.manifest import MANIFEST, Manifest
 from gradistill.store.reader import StoredTeacher, damaged, open_shard
 from gradistill.store.writer import ProcessShare, build
@@ -516,8 +516,8 @@ def test_a_refused_build_leaves_no_lock(tmp_path: Path) -> None:
 def test_what_stands_for_an_erased_word_is_of_the_store_where_it_is_no_mask() -> None:
     """Another version may take another token; stores of encoders, which have a mask, keep their hash."""
     rows, tokens = Dataset.from_dict({"word_ids": [[0, 1], [0, -1]]}), byte_level()
-    assert of_words(rows, tokens) == digest([[0, 1], [0, -1]])
+    assert word_ids_hash(rows, tokens) == digest([[0, 1], [0, -1]])
     tokens.mask_token = None
-    unknown = of_words(rows, tokens)
+    unknown = word_ids_hash(rows, tokens)
     tokens.unk_token = None
-    assert len({of_words(rows, tokens), unknown, digest([[0, 1], [0, -1]])}) == 3
+    assert len({word_ids_hash(rows, tokens), unknown, digest([[0, 1], [0, -1]])}) == 3

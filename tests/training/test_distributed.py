@@ -102,15 +102,15 @@ def test_who_leaves_the_others_ends_the_threads_of_the_group(tmp_path: Path) -> 
     script = f"""
 import os
 from torch import distributed
-from gradistill.training.distributed import leave_the_others
-leave_the_others()
+from gradistill.training.distributed import leave_process_group
+leave_process_group()
 before = len(os.listdir("/proc/self/task"))
 distributed.init_process_group("gloo", init_method="file://{tmp_path / "store"}", rank=0, world_size=1)
 cycle = [distributed.group.WORLD]
 cycle.append(cycle)
 del cycle
 during = len(os.listdir("/proc/self/task"))
-leave_the_others()
+leave_process_group()
 print(during > before, len(os.listdir("/proc/self/task")) > before)
 """
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

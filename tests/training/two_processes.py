@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gradistill.training.distributed import leave_the_others
+from gradistill.training.distributed import leave_process_group
 from gradistill.training.weight_average import WeightAverage
 from training.conftest import Kit
 
@@ -39,4 +39,4 @@ def run_cases(folder: Path, cases: dict[str, dict[str, Any]], environment: dict[
     os.environ.update(environment)
     for case, arguments in cases.items():
         run(folder, case, arguments)
-    leave_the_others()
+    leave_process_group()

@@ -14,7 +14,7 @@ from gradistill.data.batching import Collate, Rows, row_batches
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.probe import ProbedModel
-from gradistill.models.teacher_loading import is_narrow
+from gradistill.models.teacher_loading import is_low_precision
 from gradistill.signals.explained import explained_labels, explained_pass
 
 
@@ -70,7 +70,7 @@ def attribute(
             expected="integrated_gradients or gradient_x_input",
             remedy="choose one of these methods",
         )
-    if is_narrow(model):
+    if is_low_precision(model):
         raise ModelError(
             f"The weights of {type(model).__name__} have a lower precision than float32",
             expected="float32 or float64, as attributions would include rounding errors",

@@ -22,9 +22,9 @@ from gradistill.auditing.per_example import (
     Columns,
     StudentColumns,
     columns_of,
-    joined,
+    concatenated,
     mean_values,
-    named_of,
+    prefixed,
 )
 from gradistill.auditing.plausibility import marked_tokens, plausibility
 from gradistill.auditing.predictions import Predictions, predict_rows
@@ -105,7 +105,7 @@ class Examiner:
         for block in in_blocks(rows):
             teacher, students = self._outputs_of_all(block)
             parts.append([self._compared(block, teacher, student) for student in students])
-        return [joined(of_one) for of_one in zip(*parts, strict=True)]
+        return [concatenated(of_one) for of_one in zip(*parts, strict=True)]
 
     def word_scores(self, rows: Dataset) -> list[ScoresByWord | None]:
         """Word scores of each row for the teacher's label, by model, the teacher first: sums over each word's tokens.
@@ -125,7 +125,7 @@ class Examiner:
             else {}
             for model in self._models
         )
-        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
+        return [prefixed("teacher", teacher) | prefixed("student", student) for student in students]
 
     def when_teacher_is_random(self, rows: Dataset, seed: int) -> dict[str, Estimate]:
         """Agreement of the teacher's maps with its maps under random weights (``agreement_when_random``)."""

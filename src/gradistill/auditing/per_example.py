@@ -193,12 +193,12 @@ def confidence(logits: np.ndarray) -> np.ndarray:
     return shifted.max(axis=1) / shifted.sum(axis=1)
 
 
-def named_of(owner: str, columns: Columns) -> Columns:
+def prefixed(owner: str, columns: Columns) -> Columns:
     """The columns with names that start with their ``owner``: teacher or student."""
     return {f"{owner}_{name}": values for name, values in columns.items()}
 
 
-def joined(parts: Sequence[Columns]) -> Columns:
+def concatenated(parts: Sequence[Columns]) -> Columns:
     """The concatenated columns of several blocks of examples."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -250,7 +250,7 @@ def mean_values(drawn: Sequence[Columns]) -> dict[str, float]:
     for name in AGREEMENT:
         with_figure = [columns for columns in drawn if name in columns]
         pooled = (
-            [joined([{name: columns[name]} for columns in with_figure])]
+            [concatenated([{name: columns[name]} for columns in with_figure])]
             if with_figure and name in SHARES
             else drawn
         )
@@ -313,7 +313,7 @@ def count_rows(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 
 
-def where(columns: Columns, rows: np.ndarray) -> Columns:
+def select_rows(columns: Columns, rows: np.ndarray) -> Columns:
     return {name: values[rows] for name, values in columns.items()}
 
 
@@ -330,10 +330,10 @@ def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
     if "label_sum_each" in columns:
         sums, counts = columns["label_sum_each"], columns["label_count_each"]
         parts = {name: {"label_sum": sums[:, k], "label_count": counts[:, k]} for k, name in enumerate(names)}
-        return {n: where(p, p["label_count"] > 0) for n, p in parts.items() if p["label_count"].any()}
+        return {n: select_rows(p, p["label_count"] > 0) for n, p in parts.items() if p["label_count"].any()}
     if "teacher_flags" in columns:
         flags = columns["teacher_flags"]
-        parts = {name: where(columns, flags[:, k]) for k, name in enumerate(names)}
+        parts = {name: select_rows(columns, flags[:, k]) for k, name in enumerate(names)}
         return {
             name: part | {kind: part[f"{kind}_each"][:, k] for kind in ("label", "probability")}
             for k, (name, part) in enumerate(parts.items())
@@ -341,7 +341,7 @@ def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
         }
     if "teacher_label" not in columns:
         return {}
-    split = {name: where(columns, columns["teacher_label"] == k) for k, name in enumerate(names)}
+    split = {name: select_rows(columns, columns["teacher_label"] == k) for k, name in enumerate(names)}
     return {name: part for name, part in split.items() if count_rows(part)}
 
 
@@ -356,7 +356,7 @@ def group_by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
     groups = {}
     for low, high in pairwise(bounds):
         name = f"{low}–{high - 1} {unit}" if high - 1 > low else f"{low} {unit}"
-        groups[name] = where(columns, (tokens >= low) & (tokens < high))
+        groups[name] = select_rows(columns, (tokens >= low) & (tokens < high))
     return {name: part for name, part in groups.items() if count_rows(part)}
 
 
@@ -365,7 +365,7 @@ def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float],
     if "teacher_confidence" not in columns:
         return {}
     ranges = even_ranges(columns["teacher_confidence"], parts)
-    return {(low, high): where(columns, inside) for low, high, inside in ranges}
+    return {(low, high): select_rows(columns, inside) for low, high, inside in ranges}
 
 
 def calibration(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> dict[str, object]:
@@ -386,6 +386,6 @@ def as_dict(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str
     return {group: {name: e.as_dict() for name, e in named.items()} for group, named in figures.items()}
 
 
-def flat(figures: Mapping[str, Mapping[str, Figure]]) -> dict[str, Figure]:
+def without_groups(figures: Mapping[str, Mapping[str, Figure]]) -> dict[str, Figure]:
     """All figures by name, without groups and without the challenge split."""
     return {name: e for group, named in figures.items() if group != CHALLENGE for name, e in named.items()}

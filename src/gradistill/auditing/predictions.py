@@ -19,7 +19,7 @@ from gradistill.data.multilabel_metrics import assigned
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import is_multi_label, thresholds_of
 from gradistill.models.probe import ProbedModel
-from gradistill.models.teacher_loading import is_narrow
+from gradistill.models.teacher_loading import is_low_precision
 from gradistill.signals.explained import explained_pass, refuse_labelled_tokens
 
 
@@ -78,7 +78,7 @@ def predict_rows(
     network = model.model if isinstance(model, ProbedModel) else model
     refuse_labelled_tokens(network)
     check_labels(labels, rows)
-    if is_narrow(network):
+    if is_low_precision(network):
         result = predict_logits(network, rows, collate, on_progress=on_progress)
         return Predictions(result, multi_label=is_multi_label(network), thresholds=thresholds_of(network))
     logits: list[Any] = [None] * len(rows)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradistill.auditing.even_ranges import even_ranges
-from gradistill.auditing.per_example import Columns, count_rows, where
+from gradistill.auditing.per_example import Columns, count_rows, select_rows
 from gradistill.data.cell_checks import number
 
 MIN_ROWS = 20
@@ -46,7 +46,7 @@ def by_values(columns: Columns, values: Sequence[str | None]) -> dict[str, Colum
         counts = Counter(value for value in named if value is not None)
         kept = [value for value, _ in counts.most_common(MOST_VALUES)]
     names = np.array([NO_VALUE if v is None else v if v in kept else OTHER_VALUES for v in named])
-    parts = {name: where(columns, names == name) for name in (*kept, OTHER_VALUES, NO_VALUE)}
+    parts = {name: select_rows(columns, names == name) for name in (*kept, OTHER_VALUES, NO_VALUE)}
     return {name: part for name, part in parts.items() if count_rows(part)}
 
 

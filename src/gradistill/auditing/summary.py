@@ -23,14 +23,14 @@ from gradistill.auditing.per_example import (
     calibration,
     count_rows,
     estimates,
-    flat,
     group_by_length,
     mean_values,
+    without_groups,
 )
 from gradistill.auditing.predicted_labels import disagreements, label_pairs, label_rows
 from gradistill.auditing.slices import by_values, worst_slices
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.trained_figures import marked, united
+from gradistill.auditing.trained_figures import united, with_trained_on
 from gradistill.data import Task
 from gradistill.printing import between, percent
 
@@ -105,7 +105,7 @@ OF_WORDS = {
 
 
 @dataclass(frozen=True)
-class Changed:
+class PerturbationResult:
     """The results of one perturbation: the columns of each student."""
 
     name: str
@@ -130,7 +130,7 @@ class Audited:
     columns: list[Columns]
     faithful: list[Columns] | None
     challenge: list[Columns] | None
-    perturbations: list[Changed]
+    perturbations: list[PerturbationResult]
     sampled: list[list[StudentColumns]] = field(default_factory=list)
     floors: list[dict[str, float]] = field(default_factory=list)
     reference: Reference | None = None
@@ -174,8 +174,8 @@ def summed_up(
         trained = audited.trained[k] if audited.trained else {}
         shown = _with_reference(as_dict(figures), reference.get(name, {}))
         students.append({
-            **about["students"][k], "name": name, "verdict": _verdict(flat(figures), trained),
-            "figures": {group: marked(named, trained) for group, named in shown.items()},
+            **about["students"][k], "name": name, "verdict": _verdict(without_groups(figures), trained),
+            "figures": {group: with_trained_on(named, trained) for group, named in shown.items()},
             **_parts(audited, k, task, seed, trained),
             **({"cascade": _cascade(audited.cascade[k])} if audited.cascade else {}),
         })  # fmt: skip
@@ -208,7 +208,7 @@ def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimat
     figures = _in_order(figures, audited.floor(k))
     if audited.challenge:
         wanted = (*PARTS, *GROUPS["quality"])
-        figures[CHALLENGE] = flat(estimates(audited.challenge[k], wanted, seed=seed))
+        figures[CHALLENGE] = without_groups(estimates(audited.challenge[k], wanted, seed=seed))
     return figures
 
 
@@ -216,7 +216,7 @@ def _reference(audited: Audited, seed: int) -> dict[str, dict[str, dict[str, Any
     """For each student: the reference's figures, and the student's differences from them on the same rows."""
     if audited.reference is None:
         return {}
-    figures = flat(estimates(audited.reference.columns, AGREEMENT, seed=seed))
+    figures = without_groups(estimates(audited.reference.columns, AGREEMENT, seed=seed))
     found: dict[str, dict[str, dict[str, Any]]] = {
         name: {figure: {**e.as_dict()} for figure, e in figures.items()} for name in audited.names
     }
@@ -263,7 +263,9 @@ def _difference(entry: Comparison, audited: Audited) -> dict[str, Any]:
     """The difference of two students on one figure, with the marks of figures that either was trained on."""
     trained, record = dict(zip(audited.names, audited.trained, strict=False)), entry.as_dict()
     either = united(*(trained.get(side, {}) for side in (entry.a, entry.b)))
-    return record | {"difference": marked({entry.figure: record["difference"]}, either)[entry.figure]}
+    return record | {
+        "difference": with_trained_on({entry.figure: record["difference"]}, either)[entry.figure]
+    }
 
 
 def _parts(
@@ -272,9 +274,9 @@ def _parts(
     """The loyalties by label, length and confidence, and under each perturbation."""
 
     def shown(columns: Columns) -> dict[str, Any]:
-        figures = flat(estimates(columns, PARTS, seed=seed))
+        figures = without_groups(estimates(columns, PARTS, seed=seed))
         found = {name: e.as_dict() for name, e in figures.items()}
-        return {"n": count_rows(columns), "figures": marked(found, trained)}
+        return {"n": count_rows(columns), "figures": with_trained_on(found, trained)}
 
     own = audited.columns[k]
     found = {
@@ -323,7 +325,7 @@ def _under(
     name: str, groups: Mapping[str, Mapping[str, Estimate]], limits: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """The figures that are below their limit or missing."""
-    figures = {name: e.as_dict() for name, e in flat(groups).items()}
+    figures = {name: e.as_dict() for name, e in without_groups(groups).items()}
     values = {name: figures[name]["value"] if name in figures else None for name in limits}
     return [
         {"student": name, "figure": figure, "value": value, "limit": limits[figure]}

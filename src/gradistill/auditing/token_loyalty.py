@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gradistill.auditing.loyalty_measures import Loyalty, probability_agreement
-from gradistill.auditing.per_example import Columns, confidence, estimates, flat
+from gradistill.auditing.per_example import Columns, confidence, estimates, without_groups
 from gradistill.auditing.token_predictions import TokenPredictions
 from gradistill.data.span_metrics import span_counts
 from gradistill.errors import GradistillError
@@ -113,7 +113,7 @@ def token_loyalty(
 
     Example: ``token_loyalty(student, teacher, ("O", "B-x", "I-x")).span.value``
     """
-    figures = flat(estimates(token_columns(student, teacher, names), seed=seed))
+    figures = without_groups(estimates(token_columns(student, teacher, names), seed=seed))
     label, probability, span = (figures.get(name) for name in ("label", "probability", "span"))
     return Loyalty(label, probability, None, None, 0, "", span=span)
 

@@ -152,10 +152,10 @@ def _resting_on(what: str | None, method: str, steps: int = 1) -> tuple[str, ...
     return WORD_FIGURES * (what == CHANGED_WORDS) + PATH_FIGURES * along_path + MAP_FIGURES * maps
 
 
-def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict[str, Any]:
+def with_trained_on(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict[str, Any]:
     """Figures in their JSON form, with the objectives that train on them.
 
-    Example: ``marked({"response": {"value": 0.9}}, {"response": ["coalition_matching"]})``
+    Example: ``with_trained_on({"response": {"value": 0.9}}, {"response": ["coalition_matching"]})``
     """
     return {
         name: {**figure, TRAINED_ON: trained[name]}
@@ -165,8 +165,8 @@ def marked(figures: Mapping[str, Any], trained: Mapping[str, list[str]]) -> dict
     }
 
 
-def marks_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What ``marked`` added: by name of a figure, the objectives that train on it.
+def trained_on_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What ``with_trained_on`` added: by name of a figure, the objectives that train on it.
 
     Example: ``marks_of(json.loads(Path("runs/student/metrics.json").read_text())["loyalty"])``
     """
@@ -177,7 +177,7 @@ def marks_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def marked_name(name: str, figure: Mapping[str, Any]) -> str:
+def title_with_dagger(name: str, figure: Mapping[str, Any]) -> str:
     """The name of a figure, with a † if the student was trained on it.
 
     Example: ``marked_name("response", {"value": 0.9, "trained_on": ["coalition_matching"]})``

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.auditing.per_example import CHALLENGE, flat
+from gradistill.auditing.per_example import CHALLENGE, without_groups
 from gradistill.auditing.slices import MIN_ROWS, ranked
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
 from gradistill.printing import places_below
@@ -137,7 +137,9 @@ def reference_comparisons(student: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _of_student(student: Mapping[str, Any], limits: Mapping[str, float], asked: bool) -> dict[str, Any]:
-    figures = {n: f for n, f in flat(student.get("figures") or {}).items() if isinstance(f, Mapping)}
+    figures = {
+        n: f for n, f in without_groups(student.get("figures") or {}).items() if isinstance(f, Mapping)
+    }
     measured = figures | _derived(student)
     if "span" in figures:
         other = ("kappa", "prediction", "response")

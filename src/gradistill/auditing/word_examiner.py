@@ -16,7 +16,7 @@ import numpy as np
 from gradistill.attribution.shapley_weights import shapley_design
 from gradistill.auditing.faithfulness import BEAM, ScoresByWord, faithfulness, word_occlusion
 from gradistill.auditing.flips import Edit, edit_labels, flip_columns, flipping_edits
-from gradistill.auditing.per_example import Columns, StudentColumns, named_of
+from gradistill.auditing.per_example import Columns, StudentColumns, prefixed
 from gradistill.auditing.predictor import CopiesOf, Predictor, label_thresholds, predict_by_row
 from gradistill.auditing.response import MIN_WORDS, log_odds, response_columns
 from gradistill.auditing.signed_agreement import signed_agreement
@@ -202,7 +202,7 @@ class WordExaminer:
                 )
             )
         teacher, *students = results
-        return [named_of("teacher", teacher) | named_of("student", student) for student in students]
+        return [prefixed("teacher", teacher) | prefixed("student", student) for student in students]
 
     def _drawn(self, rows: TextRows) -> list[list[str]]:
         """One drawn word of the pool for each word of each row."""

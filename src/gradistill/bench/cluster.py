@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from gradistill.bench.process_pool import Command, Ended, run_bar
+from gradistill.bench.process_pool import Command, CommandResult, run_bar
 from gradistill.errors import RecipeError, nearest
 from gradistill.io import digest, read_object, write_whole
 from gradistill.package_versions import installing
@@ -109,7 +109,7 @@ class Cluster:
         self,
         commands: Sequence[Command],
         environment: Mapping[str, str],
-        on_end: Callable[[Ended, float], None],
+        on_end: Callable[[CommandResult, float], None],
     ) -> None:
         """``run_all`` in jobs. They keep running when this process stops, and the next call follows them."""
         with run_bar(len(commands)) as advance:
@@ -132,7 +132,7 @@ class _Queue:
 
     cluster: Cluster
     environment: Mapping[str, str]
-    on_end: Callable[[Ended, float], None]
+    on_end: Callable[[CommandResult, float], None]
     advance: Callable[[float], None]
     flying: list[_Sent] = field(default_factory=list)
     elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -185,7 +185,7 @@ class _Queue:
         ]
         self._record()
 
-    def _report(self, ended: Ended, waiting: int) -> None:
+    def _report(self, ended: CommandResult, waiting: int) -> None:
         self.spent, self.done = self.spent + ended.seconds, self.done + 1
         left = self.spent / self.done * (waiting + len(self.flying)) / max(len(self.flying), 1)
         self.on_end(ended, left)
@@ -273,7 +273,7 @@ def _cancelled(other: Sequence[_Sent]) -> list[_Sent]:
     return ended
 
 
-def _ended(sent: _Sent) -> Ended | None:
+def _ended(sent: _Sent) -> CommandResult | None:
     """The result of a job that ended; None if the job left no result."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
@@ -281,17 +281,17 @@ def _ended(sent: _Sent) -> Ended | None:
         code, seconds = sent.job.result()
     except (FailedJobError, UncompletedJobError):
         return None
-    return Ended(sent.command, code, seconds)
+    return CommandResult(sent.command, code, seconds)
 
 
-def _lost(sent: _Sent) -> Ended:
+def _lost(sent: _Sent) -> CommandResult:
     sent.command.log.parent.mkdir(parents=True, exist_ok=True)
     with sent.command.log.open("a", encoding="utf-8") as log:
         log.write(
             f"\nerror: job {sent.job.job_id} was lost ({sent.job.state}), the last of {TRIES} that were sent. "
             f"Its files: {sent.job.paths.stderr}\n"
         )
-    return Ended(sent.command, -1, 0.0)
+    return CommandResult(sent.command, -1, 0.0)
 
 
 def _submitit() -> Any:

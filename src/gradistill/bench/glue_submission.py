@@ -17,7 +17,7 @@ import numpy as np
 
 from gradistill.auditing import predict_logits
 from gradistill.bench.plan import BenchPlan, Cell, cells
-from gradistill.bench.task_setup import Rows, TaughtTask
+from gradistill.bench.task_setup import Rows, TaskWithTeacher
 from gradistill.commands.text_lengths import task_length
 from gradistill.data import Collator, Cut, Splits, Task, align_labels, encode, load_unlabelled
 from gradistill.errors import GradistillError
@@ -46,7 +46,7 @@ BY_NAME = ("mnli", "qnli", "rte")
 
 
 def write_submissions(
-    plan: BenchPlan, tasks: Mapping[str, TaughtTask], lines: Sequence[Mapping[str, Any]], output: Path
+    plan: BenchPlan, tasks: Mapping[str, TaskWithTeacher], lines: Sequence[Mapping[str, Any]], output: Path
 ) -> None:
     """Write the test predictions of the best student of each method, task by task.
 

@@ -65,7 +65,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """A command that ended. ``message`` is the error that it printed, or else the end of its output."""
 
     command: Command
@@ -80,7 +80,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Width:
+class Concurrency:
     """The number of commands that run ``at_once``, and of the ``threads`` of each.
 
     The number of threads does not depend on free memory, because another order of sums gives other students.
@@ -90,7 +90,7 @@ class Width:
     threads: int
 
     @classmethod
-    def of_this_machine(cls, at_once: int | None = None) -> Width:
+    def of_this_machine(cls, at_once: int | None = None) -> Concurrency:
         """The default for this machine: one command with an accelerator; else one for four cores, and at least two with
         two cores."""
         process: Any = psutil.Process()  # macOS has no affinity
@@ -104,10 +104,10 @@ class Width:
 
 def run_all(
     commands: Sequence[Command],
-    width: Width,
+    width: Concurrency,
     environment: Mapping[str, str],
     needed: Callable[[], float],
-    on_end: Callable[[Ended, float], None],
+    on_end: Callable[[CommandResult, float], None],
 ) -> None:
     """Run commands in their order. ``on_end`` is called with each that ends, and with the seconds left for the others.
 
@@ -129,7 +129,7 @@ def run_all(
                     running[_started(command, width, environment)] = command, monotonic()
                 for process in [process for process in running if process.poll() is not None]:
                     command, began = running.pop(process)
-                    ended = Ended(command, process.returncode, monotonic() - began)
+                    ended = CommandResult(command, process.returncode, monotonic() - began)
                     spent, done = spent + ended.seconds, done + 1
                     left = spent / done * (len(waiting) + 0.5 * len(running)) / width.at_once
                     on_end(ended, left)
@@ -139,7 +139,7 @@ def run_all(
             _stopped(running)
 
 
-def _started(command: Command, width: Width, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _started(command: Command, width: Concurrency, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: str(width.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     argv = command.argv()

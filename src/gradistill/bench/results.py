@@ -19,7 +19,13 @@ from gradistill.auditing.comparison import holm
 from gradistill.auditing.loyalty_measures import NAMES
 from gradistill.auditing.per_example import bounds_of
 from gradistill.auditing.statistics import EQUAL, Bounds
-from gradistill.auditing.trained_figures import TRAINED_ON, marked, marks_of, trained_figures, united
+from gradistill.auditing.trained_figures import (
+    TRAINED_ON,
+    trained_figures,
+    trained_on_of,
+    united,
+    with_trained_on,
+)
 from gradistill.bench.plan import BenchPlan, recipe_of
 from gradistill.recipe.catalogue import catalogue
 
@@ -104,7 +110,7 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], plan: BenchPlan) -> di
     return {
         "method": method,
         "seeds": sorted(of_seed),
-        "figures": marked(
+        "figures": with_trained_on(
             {
                 name: estimate([f[name] for f in of_seed.values() if name in f], range_of(name, lines[0]))
                 for name in names
@@ -113,7 +119,7 @@ def _row(lines: Sequence[Line], baseline: Sequence[Line], plan: BenchPlan) -> di
         ),
         "apart": {}
         if method == plan.baseline
-        else marked(
+        else with_trained_on(
             {
                 name: _apart(
                     [
@@ -135,7 +141,7 @@ def _trained(line: Line, plan: BenchPlan) -> dict[str, list[str]]:
     """The loyalties that a student was trained on, each with its objectives: from its recipe, and from the marks in its
     line, which include the checkpoints that it started from."""
     recipe = recipe_of(plan, line["task"], line["method"], line["layers"], line["seed"])
-    objectives_by_figure = united(trained_figures(recipe), marks_of(line["loyalty"] or {}))
+    objectives_by_figure = united(trained_figures(recipe), trained_on_of(line["loyalty"] or {}))
     return {f"{kind} loyalty": objectives for kind, objectives in objectives_by_figure.items()}
 
 
@@ -224,7 +230,7 @@ def _over_tasks(panels: Sequence[Mapping[str, Any]], plan: BenchPlan) -> list[di
                     figure: _mean(_rank(panel, names, name, figure) for panel in common)
                     for figure in ("metric", "response loyalty", "saliency loyalty")
                 },
-                "gains": marked(
+                "gains": with_trained_on(
                     {figure: _gain(shared[figure], name, figure) for figure in COMPARED}, trained
                 ),
                 TRAINED_ON: [figure for figure in COMPARED if figure in trained],
@@ -245,7 +251,7 @@ def _panels_of_all(
 
 def _trained_over(panels: Sequence[Mapping[str, Any]], method: str) -> dict[str, list[str]]:
     """The figures that the method is trained on, in any of these tasks."""
-    return united(*(marks_of(_of(panel, method)["figures"]) for panel in panels))
+    return united(*(trained_on_of(_of(panel, method)["figures"]) for panel in panels))
 
 
 def _of(panel: Mapping[str, Any], method: str) -> Mapping[str, Any]:

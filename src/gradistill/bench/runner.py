@@ -15,11 +15,19 @@ import yaml
 
 from gradistill.bench.cluster import Cluster
 from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
-from gradistill.bench.process_pool import FIRST_GUESS, Command, Ended, Prerequisite, Width, duration, run_all
+from gradistill.bench.process_pool import (
+    FIRST_GUESS,
+    Command,
+    CommandResult,
+    Concurrency,
+    Prerequisite,
+    duration,
+    run_all,
+)
 from gradistill.bench.result_lines import RESULTS, Key, done, failed, read_lines, write_lines
 from gradistill.bench.results import summary
 from gradistill.bench.task_setup import (
-    TaughtTask,
+    TaskWithTeacher,
     beside,
     by_texts,
     prepared_rows,
@@ -30,7 +38,7 @@ from gradistill.bench.task_setup import (
     with_lengths,
     written_recipe,
 )
-from gradistill.commands.output_folder import FolderKind, held
+from gradistill.commands.output_folder import FolderKind, locked_output
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
@@ -73,11 +81,11 @@ def bench(
     for a folder that holds something else, or in which another process works.
     """
     folder = path_of(output)
-    with held(folder, BENCH):
+    with locked_output(folder, BENCH):
         remove_drafts(folder, below=True)
         content = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_whole(folder / PLAN, content.encode())
-        return Bench(plan, folder, Width.of_this_machine(at_once), cluster).run()
+        return Bench(plan, folder, Concurrency.of_this_machine(at_once), cluster).run()
 
 
 @dataclass
@@ -87,11 +95,11 @@ class Bench:
 
     plan: BenchPlan
     output: Path
-    width: Width
+    width: Concurrency
     cluster: Cluster | None = None
     lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
     marks: dict[Key, str] = field(default_factory=dict)
-    tasks: dict[str, TaughtTask] = field(default_factory=dict)
+    tasks: dict[str, TaskWithTeacher] = field(default_factory=dict)
     blamed: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
@@ -159,7 +167,7 @@ class Bench:
         ]  # fmt: skip
         return Command(cell.name, arguments, beside(folder, ".log"), store, self.marks[cell.key])
 
-    def _run(self, commands: Sequence[Command], on_end: Callable[[Ended, float], None]) -> None:
+    def _run(self, commands: Sequence[Command], on_end: Callable[[CommandResult, float], None]) -> None:
         if commands:
             cache = {"GRADISTILL_CACHE": str((self.output / "cache").resolve())}
             if self.cluster is not None:
@@ -172,7 +180,7 @@ class Bench:
         ended = [line for line in self.lines.values() if line["status"] == "done"]
         return max((line["timing"]["peak_rss_mb"] * 1e6 for line in ended), default=FIRST_GUESS)
 
-    def _ended(self, cell: Cell, ended: Ended, left: float) -> None:
+    def _ended(self, cell: Cell, ended: CommandResult, left: float) -> None:
         folder, mark = self.output / cell.folder, self.marks[cell.key]
         metrics = recorded_metrics(folder) if ended.code == 0 else None
         if metrics is not None:
@@ -186,7 +194,7 @@ class Bench:
         if not self.plan.keep_models and line["status"] == "done":
             discard(folder)
 
-    def _report_end(self, ended: Ended, left: float, line: Mapping[str, Any]) -> None:
+    def _report_end(self, ended: CommandResult, left: float, line: Mapping[str, Any]) -> None:
         took = f"{duration(ended.seconds)}, about {duration(left)} left"
         if "error" in line:
             logger.error(f"FAILED {ended.command.name} ({took}): {line['error']}")

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from gradistill.bench.plan import BenchPlan, Cell
 from gradistill.bench.process_pool import Command
-from gradistill.commands.content_marks import file_marks, model_mark, reading_mark
+from gradistill.commands.content_hashes import file_hashes, reading_options, weights_hash
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.recorded_data import with_positive
 from gradistill.commands.run_folder import finished_run, recorded_metrics
@@ -29,7 +29,7 @@ from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import load_classifier, load_tokenizer
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe, load_recipe
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import model_hash
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class TaughtTask:
+class TaskWithTeacher:
     """A task with its teacher. ``tried`` has the selecting metric of each fine-tuned teacher, by learning rate."""
 
     rows: Rows
@@ -146,9 +146,9 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     source = Path(path_text(task.choice.source))
     read = replace(task.choice, positive=task.positive or rows.choice.positive)
     made_from = {
-        "model": model_mark(plan.teacher.model),
-        "data": digest(file_marks(source)),
-        "read": digest(reading_mark(read)),
+        "model": weights_hash(plan.teacher.model),
+        "data": digest(file_hashes(source)),
+        "read": digest(reading_options(read)),
     }
     for rate, (folder, recipe) in runs.items():
         mark = beside(folder, ".json")
@@ -178,7 +178,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
     return commands
 
 
-def task_with_best_teacher(plan: BenchPlan, name: str, output: Path, rows: Rows) -> TaughtTask:
+def task_with_best_teacher(plan: BenchPlan, name: str, output: Path, rows: Rows) -> TaskWithTeacher:
     """The task with its best teacher. Raises TrainingError if none could be trained."""
     given = plan.tasks[name].teacher
     tried: dict[str, float] = {}
@@ -194,10 +194,10 @@ def task_with_best_teacher(plan: BenchPlan, name: str, output: Path, rows: Rows)
     teacher = given or str(folders[max(tried, key=lambda rate: tried[rate])])
     model, _ = load_classifier(teacher)
     length = task_length(None, load_tokenizer(teacher), [LoadedModel(f"teacher of {name}", teacher, model)])
-    return TaughtTask(rows, teacher, of_model(model), tried, length)
+    return TaskWithTeacher(rows, teacher, model_hash(model), tried, length)
 
 
-def store_of(task: TaughtTask, cells: Sequence[Cell], folder: Path) -> str:
+def store_of(task: TaskWithTeacher, cells: Sequence[Cell], folder: Path) -> str:
     """The folder of one store for all of these cells, which read the same texts (``by_texts``); ``auto`` if none can be
     written.
 
@@ -264,7 +264,7 @@ def by_texts(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     return cells_by_texts
 
 
-def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, TaughtTask]) -> list[Cell]:
+def with_lengths(cells: Iterable[Cell], tasks: Mapping[str, TaskWithTeacher]) -> list[Cell]:
     """The cells with a text length in their recipes: the teacher's length if they had none."""
     return [
         replace(

@@ -52,9 +52,9 @@ def main() -> None:
         _refuse(str(what))
     finally:
         if "torch.distributed" in sys.modules:  # --help does not wait for torch
-            from gradistill.training.distributed import leave_the_others
+            from gradistill.training.distributed import leave_process_group
 
-            leave_the_others()
+            leave_process_group()
     if code == _INTERRUPTED:
         _stop(interrupted=True)
     if isinstance(code, int) and code:

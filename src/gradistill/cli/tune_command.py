@@ -61,10 +61,10 @@ class SearchOptions:
     def tuning(self, teacher: str, recipe: DistillationRecipe, task: str | None) -> Tuning:
         """The search settings for the teacher's student. Raises RecipeError for a field that cannot be searched."""
         from gradistill.commands.default_recipe import DECIDING
-        from gradistill.commands.search_space import searched
+        from gradistill.commands.search_space import parse_search_field
         from gradistill.commands.tune import Tuning
 
-        fields = tuple(map(searched, self.search or ()))
+        fields = tuple(map(parse_search_field, self.search or ()))
         method = recipe.method
         if method is None and recipe.recipe is None:  # one for all trials
             settles = [field.field for field in fields if field.field in DECIDING]
@@ -126,10 +126,10 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
 def trial_row(trial: Mapping[str, Any], trained: Collection[str] = ()) -> dict[str, Any]:
     """A row of the table. Fields keep the name of their objective, as several have a ``weight``. Loyalties that trials
     are trained on are marked."""
-    from gradistill.auditing.trained_figures import TRAINED_ON, marked_name
+    from gradistill.auditing.trained_figures import TRAINED_ON, title_with_dagger
 
     figures = {
-        marked_name(name.removesuffix("_loyalty"), {TRAINED_ON: name in trained}): value
+        title_with_dagger(name.removesuffix("_loyalty"), {TRAINED_ON: name in trained}): value
         for name, value in trial.items()
         if name != "values"
     }

@@ -26,7 +26,7 @@ Values = dict[Signal, dict[int, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RowsToAnswer:
     """Training rows that a teacher predicts. ``pool`` holds the words that replace others in copies of the rows."""
 
     rows: Dataset
@@ -74,7 +74,7 @@ class AnswerSource(Protocol):
         """Hashes that identify the teacher."""
         ...
 
-    def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+    def values(self, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
         """The signals of training rows."""
         ...
 
@@ -90,7 +90,7 @@ def facts_of_outputs(task: Task) -> ModelFacts:
     )
 
 
-def predicted_values(predictor: Predictor, asked: Asked, signals: Sequence[Signal]) -> Values:
+def predicted_values(predictor: Predictor, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
     """The output signals (``Logits``, ``WordCopyLogits``) that a predictor computes for the rows and their copies."""
     values: Values = {}
     for signal in signals:
@@ -104,14 +104,14 @@ def predicted_values(predictor: Predictor, asked: Asked, signals: Sequence[Signa
     return values
 
 
-def _parts(asked: Asked) -> Iterator[Asked]:
+def _parts(asked: RowsToAnswer) -> Iterator[RowsToAnswer]:
     for start in range(0, len(asked.rows), ROWS_AT_ONCE):
         part = asked.rows.select(range(start, min(start + ROWS_AT_ONCE, len(asked.rows))))
         yield replace(asked, rows=part)
 
 
 def _of_copies(
-    predictor: Predictor, asked: Asked, signal: WordCopyLogits
+    predictor: Predictor, asked: RowsToAnswer, signal: WordCopyLogits
 ) -> Iterator[tuple[int, np.ndarray]]:
     logits = _logits(predictor, [copy for _, _, copy in asked.copies(signal)])
     return zip(asked.numbers, logits.reshape(len(asked.rows), -1, logits.shape[1]), strict=True)

@@ -16,7 +16,13 @@ from gradistill.commands.audit_models import AuditModels, check_students
 from gradistill.commands.examination import EXAMPLES
 from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.given_models import AnyModel
-from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.output_folder import (
+    FolderKind,
+    check_output,
+    draft_folder,
+    locked_output,
+    put_in_place,
+)
 from gradistill.commands.run_result import AuditResult
 from gradistill.commands.teacher_prompt import refuse_other_columns
 from gradistill.data import DataChoice
@@ -88,7 +94,7 @@ def audit(
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference, choice.loading)
     job = AuditJob.prepared(models, data, choice, start)
-    with held(output, AUDIT), draft_folder(output) as draft:
+    with locked_output(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
         figures = job.measured(draft)
         examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)

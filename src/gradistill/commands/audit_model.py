@@ -54,7 +54,7 @@ from gradistill.models.loading import (
     set_padding,
 )
 from gradistill.models.model_source import model_folder
-from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading, is_narrow
+from gradistill.models.teacher_loading import AS_IT_IS, TeacherLoading, is_low_precision
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class AuditModel:
         known = names if len(names) > 1 else None
         predictor = ClassifierPredictor(model, tokenizer)
         # A model in bfloat16 gives no gradients. No figure of token classifiers needs them.
-        without_gradients = is_narrow(model) and not is_token_classifier(model)
+        without_gradients = is_low_precision(model) and not is_token_classifier(model)
         reader = None if without_gradients else LoadedModel(owner, folder, model)
         return cls(owner, name, folder, known, predictor, reader)
 

@@ -12,7 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradistill.batch import MOST_SEED
 from gradistill.commands.data_warnings import log_splits, refuse_words
-from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.output_folder import (
+    FolderKind,
+    check_output,
+    draft_folder,
+    locked_output,
+    put_in_place,
+)
 from gradistill.commands.run_record import versions
 from gradistill.data import DataChoice, Splits, Task, read_splits
 from gradistill.data.data_source import Source
@@ -80,7 +86,7 @@ def augment(
             remedy="give --teacher, whose near words replace others, or more rows",
         )
     report = _report(splits, copies, choice, times=times, seed=seed, teacher=teacher)
-    with held(folder, AUGMENTED), draft_folder(folder) as draft:
+    with locked_output(folder, AUGMENTED), draft_folder(folder) as draft:
         check_output(folder, AUGMENTED, overwrite=overwrite)  # another process may have finished meanwhile
         _write(copies, task, draft / ROWS)
         (draft / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

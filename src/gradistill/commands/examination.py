@@ -16,10 +16,17 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
-from gradistill.auditing.per_example import ON_WORDS, Columns, Reference, StudentColumns, joined, mean_values
+from gradistill.auditing.per_example import (
+    ON_WORDS,
+    Columns,
+    Reference,
+    StudentColumns,
+    concatenated,
+    mean_values,
+)
 from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
-from gradistill.auditing.summary import Audited, Changed
+from gradistill.auditing.summary import Audited, PerturbationResult
 from gradistill.auditing.watched_words import unseen_words
 from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
 from gradistill.commands.audit_choice import AuditChoice
@@ -158,7 +165,7 @@ class Examination:
                 changed = self._examiner(done).agreement(challenge)
         with self._part("perturbations", sum(map(len, rows.perturbed.values())) * (1 + students)) as done:
             perturbations = [
-                Changed(p.name, p.description, self._examiner(done).agreement(rows.perturbed[p.name]))
+                PerturbationResult(p.name, p.description, self._examiner(done).agreement(rows.perturbed[p.name]))
                 for p in PERTURBATIONS if p.name in rows.perturbed
             ]  # fmt: skip
         return Audited(
@@ -324,4 +331,4 @@ def _all_blocks(
             for example in block.examples:
                 shown = example | ({"flip": flip} if (flip := flips.get(example["index"])) else {})
                 stream.write(json.dumps(shown) + "\n")
-    return [joined(of_one) for of_one in zip(*parts, strict=True)]
+    return [concatenated(of_one) for of_one in zip(*parts, strict=True)]

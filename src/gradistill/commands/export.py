@@ -13,7 +13,7 @@ import numpy as np
 
 from gradistill.auditing.onnx_predictor import GRAPHS, MODEL, QUANTIZED, OnnxPredictor, onnx_session
 from gradistill.auditing.predictor import ClassifierPredictor
-from gradistill.auditing.trained_figures import marked, trained_by_record
+from gradistill.auditing.trained_figures import trained_by_record, with_trained_on
 from gradistill.commands.audit_model import AuditModel, other_kind, text_length
 from gradistill.commands.export_choice import TO_TEACHER, ExportChoice
 from gradistill.commands.export_cost import CostedModel, measured_costs
@@ -22,7 +22,13 @@ from gradistill.commands.export_quantization import QuantizationTexts, quantized
 from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.given_models import AnyModel, source_name
 from gradistill.commands.identity import recipes_of
-from gradistill.commands.output_folder import FolderKind, check_output, draft_folder, held, put_in_place
+from gradistill.commands.output_folder import (
+    FolderKind,
+    check_output,
+    draft_folder,
+    locked_output,
+    put_in_place,
+)
 from gradistill.commands.recorded_data import TRAINED, data_record
 from gradistill.commands.run_folder import EXPORT_RECORD
 from gradistill.commands.run_record import described, utc_now, versions
@@ -81,7 +87,7 @@ def export_model(
     check_packages()
     check_output(output, EXPORT, overwrite=overwrite)
     job = _Job.of(student, choice, None if data is None else DataChoice.of(data), teacher)
-    with held(output, EXPORT), draft_folder(output) as draft:
+    with locked_output(output, EXPORT), draft_folder(output) as draft:
         check_output(output, EXPORT, overwrite=overwrite)  # another process may have finished meanwhile
         record = job.export(draft)
         for warning in record["warnings"]:
@@ -309,7 +315,7 @@ def _compared(
     loyalties = {"student": figures.loyalties("student", exported)}
     if "teacher" in predictors:
         to_teacher = figures.loyalties("teacher", ["student", *exported])
-        loyalties["teacher"] = {name: marked(own, trained) for name, own in to_teacher.items()}
+        loyalties["teacher"] = {name: with_trained_on(own, trained) for name, own in to_teacher.items()}
     return {"metrics": figures.metrics(), "loyalty": loyalties}
 
 

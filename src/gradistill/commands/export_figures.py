@@ -12,7 +12,7 @@ import numpy as np
 
 from gradistill.auditing.loyalty_measures import label_agreement, loyalty, pearson
 from gradistill.auditing.metric_intervals import metric_estimates
-from gradistill.auditing.per_example import estimates, flat
+from gradistill.auditing.per_example import estimates, without_groups
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import Predictor, label_thresholds
 from gradistill.auditing.statistics import Estimate
@@ -115,7 +115,7 @@ class ModelFigures:
         examiner = WordExaminer(judge, students, self.rows.pool, seed=self.seed, multi_label=several)
         responses = examiner.response(self.rows.response, masked=False)
         return {
-            name: flat(estimates(one.columns, ["response"], seed=self.seed)).get("response")
+            name: without_groups(estimates(one.columns, ["response"], seed=self.seed)).get("response")
             for name, one in zip(names, responses, strict=True)
         }
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import shown_text
 from gradistill.commands.answer_sources import (
-    Asked,
+    RowsToAnswer,
     Values,
     facts_of_outputs,
 )
@@ -64,7 +64,7 @@ class FileSource:
         files = [self.given.file, *([self.given.validation] if self.given.validation else [])]
         return {"teacher": " ".join(checksum_of(Path(file)) for file in files)}
 
-    def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+    def values(self, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
         values: Values = {}
         for signal in signals:
             values[signal] = (
@@ -72,7 +72,7 @@ class FileSource:
             )
         return values
 
-    def _of_rows(self, asked: Asked) -> dict[int, np.ndarray]:
+    def _of_rows(self, asked: RowsToAnswer) -> dict[int, np.ndarray]:
         numbers, texts = asked.numbers, asked.texts
         places, how = self.train.of_rows("train", numbers, texts, asked.task, total=self.totals["train"])
         if missing := [k for k, place in enumerate(places) if place is None]:
@@ -84,7 +84,7 @@ class FileSource:
             if place is not None
         }
 
-    def _of_copies(self, asked: Asked, signal: WordCopyLogits) -> dict[int, np.ndarray]:
+    def _of_copies(self, asked: RowsToAnswer, signal: WordCopyLogits) -> dict[int, np.ndarray]:
         logits: dict[int, list[np.ndarray]] = {}
         missing = []
         for row, number, copy in asked.copies(signal):

@@ -17,7 +17,7 @@ from gradistill.auditing.function_predictor import FunctionPredictor, PredictFun
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import Predictor, refused_heads
 from gradistill.commands.answer_sources import (
-    Asked,
+    RowsToAnswer,
     Values,
     facts_of_outputs,
     predicted_values,
@@ -32,7 +32,7 @@ from gradistill.signals import Signal
 
 
 @dataclass(frozen=True, eq=False)
-class Remembering:
+class CachingPredictor:
     """A predictor that caches predictions, so that each text is predicted once: a function may cost money."""
 
     inner: Predictor
@@ -68,7 +68,7 @@ class FunctionSource:
     def of(cls, function: PredictFunction, name: str, task: Task) -> FunctionSource:
         """The source of a function whose columns are in the order of the task's labels."""
         predictor = FunctionPredictor(function, task.labels, None, task.multi_label)
-        return cls(name, Remembering(predictor), function_identity(function))
+        return cls(name, CachingPredictor(predictor), function_identity(function))
 
     def facts(self, task: Task) -> ModelFacts:
         return facts_of_outputs(task)
@@ -76,7 +76,7 @@ class FunctionSource:
     def hashes(self) -> dict[str, str]:
         return {"teacher": self.identity}
 
-    def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+    def values(self, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
         return predicted_values(self.predictor, asked, signals)
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions:

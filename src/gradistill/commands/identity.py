@@ -18,7 +18,7 @@ from gradistill.io import checksum_of, digest
 from gradistill.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import model_hash
 
 WEIGHTS = "model.safetensors"
 
@@ -35,7 +35,7 @@ def model_identity(model: nn.Module, folder: str) -> dict[str, Any]:
     place = Path(folder) if folder else None
     weights = place / (ADAPTER_WEIGHTS if is_adapter(place) else WEIGHTS) if place else None
     return {
-        "fingerprint": of_model(model),
+        "fingerprint": model_hash(model),
         "sha256": checksum_of(weights) if weights and weights.is_file() else None,
         "recipe": None,
     } | (recipes_of(place) if place else {})

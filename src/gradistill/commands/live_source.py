@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.commands.answer_sources import (
-    Asked,
+    RowsToAnswer,
     Values,
     predicted_values,
 )
@@ -25,11 +25,11 @@ from gradistill.io import digest
 from gradistill.models.eval_mode import frozen_eval
 from gradistill.models.facts import ModelFacts
 from gradistill.models.loaded_model import LoadedModel
-from gradistill.models.teacher_loading import is_narrow
+from gradistill.models.teacher_loading import is_low_precision
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
 from gradistill.signals.word_replacement import known_words
-from gradistill.store.fingerprint import of_model, of_reading
+from gradistill.store.fingerprint import model_hash, tokenization_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,23 +60,28 @@ class LiveSource:
 
     def facts(self, task: Task) -> ModelFacts:
         known = {name: getattr(self.reader.probe, name) for name in ModelFacts.__dataclass_fields__}
-        return replace(ModelFacts(**known), reads_raw_texts=True, outputs_only=is_narrow(self.reader.model))
+        return replace(
+            ModelFacts(**known), reads_raw_texts=True, outputs_only=is_low_precision(self.reader.model)
+        )
 
     def hashes(self) -> dict[str, str]:
         template = template_of(self.tokenizer)
         prompt = (
             {} if template is None else {"teacher_template": digest([template.literals, template.places])}
         )
-        hashes = {"teacher": of_model(self.reader.model), "teacher_tokenizer": of_reading(self.tokenizer)}
+        hashes = {
+            "teacher": model_hash(self.reader.model),
+            "teacher_tokenizer": tokenization_hash(self.tokenizer),
+        }
         return hashes | prompt
 
-    def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+    def values(self, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
         values = predicted_values(self.predictor, asked, signals)
         if rest := [signal for signal in signals if signal not in values]:
             values |= self._of_words(asked, rest)
         return values
 
-    def _of_words(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+    def _of_words(self, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
         encoded = self._encoded(asked.rows, asked.task)
         numbers, values_by_signal, shares = asked.numbers, {signal: {} for signal in signals}, []
         scored = [signal for signal in signals if isinstance(signal, WordScores)]

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from gradistill.auditing.loyalty_measures import loyalty
-from gradistill.auditing.per_example import estimates, flat
+from gradistill.auditing.per_example import estimates, without_groups
 from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
@@ -87,4 +87,4 @@ def response_of(
     words = word_pool(row_texts(pool, task))
     examiner = WordExaminer(teacher, [student], words, seed=seed, multi_label=task.multi_label)
     (response,) = examiner.response(TextRows(row_texts(sample, task), sample["index"][:]), masked=False)
-    return flat(estimates(response.columns, ["response"])).get("response")
+    return without_groups(estimates(response.columns, ["response"])).get("response")

@@ -14,7 +14,7 @@ from gradistill.auditing.mean_predictor import MeanPredictor
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import Predictor
 from gradistill.commands.answer_sources import (
-    Asked,
+    RowsToAnswer,
     Values,
     facts_of_outputs,
     predicted_values,
@@ -22,7 +22,7 @@ from gradistill.commands.answer_sources import (
 )
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.data_warnings import refuse_other_kind_of_model
-from gradistill.commands.function_source import Remembering, function_identity, function_name
+from gradistill.commands.function_source import CachingPredictor, function_identity, function_name
 from gradistill.commands.given_models import OneModel, source_name
 from gradistill.commands.identity import of_onnx
 from gradistill.commands.recorded_data import with_positive
@@ -30,7 +30,7 @@ from gradistill.data import DataChoice, Splits, Task
 from gradistill.io import digest
 from gradistill.models.facts import ModelFacts
 from gradistill.signals import Signal
-from gradistill.store.fingerprint import of_model, of_reading
+from gradistill.store.fingerprint import model_hash, tokenization_hash
 
 TeacherRows = Callable[[Sequence[str] | None], Splits]
 """Reads the rows, with class ids in the order of a teacher's outputs, if it names them."""
@@ -67,7 +67,7 @@ class MeanSource:
             ]
         return {"teacher": " ".join(identities)}
 
-    def values(self, asked: Asked, signals: Sequence[Signal]) -> Values:
+    def values(self, asked: RowsToAnswer, signals: Sequence[Signal]) -> Values:
         return predicted_values(self.predictor, asked, signals)
 
     def predictions(self, rows: Dataset, task: Task, split: str) -> Predictions:
@@ -106,7 +106,7 @@ def mean_source(
 
 def _once(predictor: Predictor) -> Predictor:
     """The predictor; a function with a cache, so that it is called once for each text."""
-    return Remembering(predictor) if isinstance(predictor, FunctionPredictor) else predictor
+    return CachingPredictor(predictor) if isinstance(predictor, FunctionPredictor) else predictor
 
 
 def _full_name(member: AuditModel) -> str:
@@ -129,6 +129,6 @@ def _identity(member: AuditModel) -> str:
     if isinstance(member.predictor, FunctionPredictor):
         return function_identity(member.predictor.function)
     assert member.tokenizer is not None
-    weights = of_onnx(member.predictor) if member.model is None else of_model(member.model)
+    weights = of_onnx(member.predictor) if member.model is None else model_hash(member.model)
     prompt = [] if member.template is None else [member.template]
-    return digest([weights, of_reading(member.tokenizer), *prompt])
+    return digest([weights, tokenization_hash(member.tokenizer), *prompt])

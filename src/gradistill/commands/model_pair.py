@@ -8,7 +8,7 @@ from functools import cached_property
 
 from gradistill.models.loaded_model import LoadedModel
 from gradistill.objectives import ModelFacts, Pair
-from gradistill.objectives.narrow_teacher import refuse_narrow_gradients
+from gradistill.objectives.low_precision_teacher import refuse_low_precision_gradients
 from gradistill.recipe import Recipe
 from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
@@ -60,7 +60,7 @@ class ModelPair:
         for term in terms:
             term.objective.check(pair)
         if self.teacher is not None:
-            refuse_narrow_gradients(terms, pair, self.teacher.model)
+            refuse_low_precision_gradients(terms, pair, self.teacher.model)
         return signals_of(terms, pair, "teacher")
 
     def readers(self) -> Iterator[tuple[str, LoadedModel]]:

@@ -79,7 +79,7 @@ def check_output(output: Path, kind: FolderKind, *, overwrite: bool = True) -> N
 
 
 @contextmanager
-def held(output: Path, kind: FolderKind | None = None) -> Iterator[None]:
+def locked_output(output: Path, kind: FolderKind | None = None) -> Iterator[None]:
     """Lock an output folder for this process. With a ``kind``, also remove drafts in it and write its mark file.
 
     A refused folder is left as it was: a new one is removed again. Raises RecipeError if another process works in the

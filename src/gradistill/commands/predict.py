@@ -41,7 +41,7 @@ from gradistill.errors import DataError, RecipeError
 from gradistill.io import checksum_of, path_of
 from gradistill.models.model_source import ModelSource
 from gradistill.printing import log_on_stderr, progress_bars, write_lines
-from gradistill.store.fingerprint import of_model, of_reading
+from gradistill.store.fingerprint import model_hash, tokenization_hash
 
 logger = logging.getLogger(__name__)
 
@@ -307,8 +307,8 @@ def _purpose(job: _Job, predictor: TextPredictor) -> dict[str, Any]:
     device = "cpu" if model.model is None else model.model.device.type
     return {
         "format": _FORMAT,
-        "model": of_onnx(model.predictor) if model.model is None else of_model(model.model),
-        "tokenizer": of_reading(model.tokenizer),
+        "model": of_onnx(model.predictor) if model.model is None else model_hash(model.model),
+        "tokenizer": tokenization_hash(model.tokenizer),
         "data": checksum_of(job.stream.path),
         "read_as": job.stream.format,
         "text_columns": list(job.text_columns),

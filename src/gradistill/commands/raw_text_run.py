@@ -18,8 +18,8 @@ from gradistill.auditing import Predictions, loyalty, predict_rows
 from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
-from gradistill.commands.answer_sources import AnswerSource, Asked
-from gradistill.commands.function_source import FunctionSource, Remembering
+from gradistill.commands.answer_sources import AnswerSource, RowsToAnswer
+from gradistill.commands.function_source import CachingPredictor, FunctionSource
 from gradistill.commands.live_source import LiveSource, word_maps
 from gradistill.commands.loyalty_sample import FLOOR_ROWS, response_of
 from gradistill.commands.mean_source import MeanSource
@@ -35,9 +35,9 @@ from gradistill.io import digest
 from gradistill.models.device_map import placed
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.signals import Logits
-from gradistill.signals.answered import AnsweredTeacher
+from gradistill.signals.precomputed_teacher import PrecomputedTeacher
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 from gradistill.training.step import signals_of
 
 logger = logging.getLogger(__name__)
@@ -74,9 +74,9 @@ class RawTextRun(TaskRun):
         asks = isinstance(self.source, FunctionSource) or (
             isinstance(self.source, MeanSource) and self.source.calls_a_function
         )
-        if asks and processes().num_processes > 1:
+        if asks and process_state().num_processes > 1:
             raise RecipeError(
-                f"{processes().num_processes} processes train, and each would call the function for all texts",
+                f"{process_state().num_processes} processes train, and each would call the function for all texts",
                 expected="one process, or a file of answers",
                 remedy="start without torchrun, or write the texts (gradistill signals --write-texts) and use a file",
             )
@@ -116,19 +116,19 @@ class RawTextRun(TaskRun):
             signal.stored_as() for signal in (Logits(), *signals_of(self.terms, pair, "teacher"))
         )
         if isinstance(self.source, LiveSource):
-            placed(self.source.reader.model, processes().device)
+            placed(self.source.reader.model, process_state().device)
         rows = self.training_rows
         logger.info(f"teacher signals: {len(rows)} rows, from {self.source.kind}")
         start = perf_counter()
-        values = self.source.values(Asked(rows, self.task, self.reader.pool), tuple(signals))
+        values = self.source.values(RowsToAnswer(rows, self.task, self.reader.pool), tuple(signals))
         if (share := self.source.notes.get("attribution_outside_words")) is not None:
             logger.info(
                 f"the teacher's attribution outside words (special tokens, words cut off): {share:.1%}"
             )
-        return AnsweredTeacher(values, perf_counter() - start)
+        return PrecomputedTeacher(values, perf_counter() - start)
 
     def signal_seconds(self, teacher: TeacherSignals | None) -> float:
-        return teacher.seconds if isinstance(teacher, AnsweredTeacher) else 0.0
+        return teacher.seconds if isinstance(teacher, PrecomputedTeacher) else 0.0
 
     def near_words_of(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if isinstance(self.source, LiveSource):
@@ -137,7 +137,7 @@ class RawTextRun(TaskRun):
 
     def measure(self, trainer: Any, encoded: EncodedRows) -> dict[str, float]:
         """The loyalties of the untrained student on a sample: the floors."""
-        if not processes().is_main_process:
+        if not process_state().is_main_process:
             return {}
         rows = drawn_rows(self.splits.rows["validation"], FLOOR_ROWS, self.recipe.training.seed)
         teacher = self.source.predictions(rows, self.task, "validation")
@@ -170,7 +170,7 @@ class RawTextRun(TaskRun):
     @cached_property
     def _teacher_once(self) -> Predictor | None:
         """The teacher for response loyalty. Its predictions before training are cached and reused after it."""
-        return None if self.source.predictor is None else Remembering(self.source.predictor)
+        return None if self.source.predictor is None else CachingPredictor(self.source.predictor)
 
     def response(self) -> Estimate | None:
         teacher = self._teacher_once

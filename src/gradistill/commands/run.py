@@ -13,7 +13,13 @@ from typing import Any
 from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
-from gradistill.commands.content_marks import file_marks, meaning_mark, meaning_name, model_mark, reading_mark
+from gradistill.commands.content_hashes import (
+    file_hashes,
+    meaning_hash,
+    meaning_name,
+    reading_options,
+    weights_hash,
+)
 from gradistill.commands.data_warnings import NewLines
 from gradistill.commands.defaults import PROJECT_FILE, tags_words
 from gradistill.commands.distill import distill
@@ -22,7 +28,7 @@ from gradistill.commands.export import DEFAULT_CHOICE as DEFAULT_EXPORT
 from gradistill.commands.export import export_model
 from gradistill.commands.finetune import finetune
 from gradistill.commands.given_models import AnyTeacher, is_several
-from gradistill.commands.output_folder import FolderKind, held
+from gradistill.commands.output_folder import FolderKind, locked_output
 from gradistill.commands.project_file import Project, read_project
 from gradistill.commands.run_folder import CARD, EXPORT_RECORD, METRICS, record_of
 from gradistill.commands.teacher_prompt import prompted
@@ -112,7 +118,7 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
     Example: ``gradistill.run("gradistill.yaml")["student"]["loyalty"]["response"]``
     """
     plan = read_project(Path(project))
-    with held(plan.output, PROJECT), log_filter(NewLines()):  # all stages read the same rows
+    with locked_output(plan.output, PROJECT), log_filter(NewLines()):  # all stages read the same rows
         logger.info(f"stages: {', '.join(_titles(plan))}")
         return _carried_through(plan)
 
@@ -137,9 +143,9 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     if not plan.teachers:
         _carry(_teacher_stage(TEACHER, plan, plan.finetuning, labelled), ledger, stages)
     teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
-    weights = "+".join(map(model_mark, teachers))
+    weights = "+".join(map(weights_hash, teachers))
     teacher: Any = teachers if len(teachers) > 1 else teachers[0]
-    of_teacher = {TEACHER: weights, meaning_name(TEACHER): digest([*map(meaning_mark, teachers)])}
+    of_teacher = {TEACHER: weights, meaning_name(TEACHER): digest([*map(meaning_hash, teachers)])}
     _carry(_student_stage(plan, data, teacher, of_teacher), ledger, stages)
     student = str(plan.output / STUDENT)
     both = {**of_teacher, **_marks(STUDENT, student)}
@@ -281,7 +287,7 @@ def _export_stage(
 
 def _marks(role: str, model: str) -> dict[str, Any]:
     """The ledger entries of a model: hashes of its weights, and of its labels, thresholds and tokenizer."""
-    return {role: model_mark(model), meaning_name(role): meaning_mark(model)}
+    return {role: weights_hash(model), meaning_name(role): meaning_hash(model)}
 
 
 def _prompt_of(plan: Project) -> dict[str, str]:
@@ -292,9 +298,9 @@ def _prompt_of(plan: Project) -> dict[str, str]:
 
 def _data_needs(choice: DataChoice) -> dict[str, Any]:
     """The options for reading rows, and the hashes of their files; a hub id stands for itself."""
-    needs = {**reading_mark(choice), "files": file_marks(Path(path_text(choice.source)))}
+    needs = {**reading_options(choice), "files": file_hashes(Path(path_text(choice.source)))}
     if choice.unlabelled is not None:
-        needs["unlabelled"] = file_marks(Path(path_text(choice.unlabelled)))
+        needs["unlabelled"] = file_hashes(Path(path_text(choice.unlabelled)))
     return needs
 
 

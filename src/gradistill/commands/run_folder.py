@@ -16,7 +16,7 @@ from os.path import realpath
 from pathlib import Path
 from typing import Any
 
-from gradistill.commands.output_folder import FolderKind, check_output, held, put_in_place
+from gradistill.commands.output_folder import FolderKind, check_output, locked_output, put_in_place
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.io import (
     differences,
@@ -34,7 +34,7 @@ from gradistill.recipe import Recipe
 from gradistill.recipe.strict_yaml import load_yaml
 from gradistill.training.arguments import CHECKPOINTS
 from gradistill.training.checkpoints import has_seal, last_whole
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 
 RECIPE, INPUTS, METRICS, CARD = "recipe.yaml", "inputs.json", "metrics.json", "README.md"
 EXPORT_RECORD = "export.json"
@@ -95,8 +95,8 @@ def opened_run(
     run of this recipe still resumes, and a finished one is kept until this run has ended. Only the main process
     writes. A run that is refused before its first checkpoint leaves nothing behind. Raises RecipeError.
     """
-    state = processes()
-    with held(output) if state.is_main_process else nullcontext():
+    state = process_state()
+    with locked_output(output) if state.is_main_process else nullcontext():
         checkpoint = None
         if state.is_main_process:
             _refuse_foreign(output)

@@ -19,7 +19,7 @@ _FACTOR = 10.0
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchField:
     """One field of the space: ``low`` to ``high`` (``whole`` numbers only, on a ``log`` scale), or ``choices``."""
 
     field: str
@@ -48,7 +48,7 @@ class Searched:
         return f"{self.field}={self.low:g}..{self.high:g}{':log' if self.log else ''}"
 
 
-def searched(text: str) -> Searched:
+def parse_search_field(text: str) -> SearchField:
     """Parse ``field=1..4``, ``field=0.1..10:log`` or ``field=this,that``. Raises RecipeError for anything else."""
     field, equals, values = (part.strip() for part in text.partition("="))
     if not (field and equals and values):
@@ -58,8 +58,8 @@ def searched(text: str) -> Searched:
         log, whole = bool(bounds["log"]), isinstance(low, int) and isinstance(high, int)
         if not (isfinite(low) and isfinite(high) and low < high) or (log and low <= 0):
             raise _refused(text)
-        return Searched(field, float(low), float(high), log, whole)
-    return Searched(field, choices=_choices(values, text))
+        return SearchField(field, float(low), float(high), log, whole)
+    return SearchField(field, choices=_choices(values, text))
 
 
 def _choices(values: str, text: str) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ def _choices(values: str, text: str) -> tuple[Any, ...]:
     return choices
 
 
-def default_space(recipe: Recipe) -> tuple[Searched, ...]:
+def default_space(recipe: Recipe) -> tuple[SearchField, ...]:
     """The default search space: the learning rate, and the weight of every objective that needs a teacher. Each ranges
     from a tenth to ten times its value."""
     around = {"training.learning_rate": recipe.training.learning_rate}
@@ -81,11 +81,11 @@ def default_space(recipe: Recipe) -> tuple[Searched, ...]:
         if term.objective.needs_teacher and term.weight > 0:
             around[f"objectives.{name}.weight"] = term.weight
     return tuple(
-        Searched(field, value / _FACTOR, value * _FACTOR, log=True) for field, value in around.items()
+        SearchField(field, value / _FACTOR, value * _FACTOR, log=True) for field, value in around.items()
     )
 
 
-def changes_of(space: Sequence[Searched], values: Mapping[str, Any]) -> list[str]:
+def changes_of(space: Sequence[SearchField], values: Mapping[str, Any]) -> list[str]:
     """The values of a trial as changes of the recipe."""
     return [f"{one.field}={yaml.safe_dump(values[one.field]).splitlines()[0]}" for one in space]
 

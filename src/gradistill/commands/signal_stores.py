@@ -42,12 +42,12 @@ from gradistill.store.writer import (
     PLAN,
     ProcessShare,
     build,
+    fail_in_all_processes,
     read_unfinished,
     rebuild,
     store_lock,
-    together,
 )
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def plan_store(
     columns = columns_for((Logits(), *signals), teacher.probe, encoding)
     purpose = made_for(teacher.model, read.tokenizer, read.rows, columns, max_length=read.max_length)
     place = folder or cache_folder() / digest(purpose)[:24]
-    device: Any = processes().device
+    device: Any = process_state().device
     tokens = most_tokens(device)
     return BuildPlan(
         place, read.rows, columns, purpose, {**about, "encoding": encoding}, tokens_at_once=tokens
@@ -182,7 +182,7 @@ def stored_teacher(
 
 def own_share() -> ProcessShare:
     """The share of this process among the processes of ``torchrun``."""
-    state = processes()
+    state = process_state()
     return ProcessShare(state.process_index, state.num_processes, lambda text: gather_object([text]))
 
 
@@ -192,7 +192,7 @@ def repaired_by_the_first(
     """``repair_damaged_shards`` for several processes: the first one repairs, and all return the same result."""
     share, whole = own_share(), False
     for turn in (share.is_first, not share.is_first):
-        with together(plan.folder, share):
+        with fail_in_all_processes(plan.folder, share):
             if turn:
                 whole = repair_damaged_shards(plan, teacher, tokenizer, verify=verify)
     return share.all_agree(whole)
@@ -200,7 +200,7 @@ def repaired_by_the_first(
 
 def build_missing_shards(plan: BuildPlan, teacher: OnlineTeacher, tokenizer: PreTrainedTokenizerBase) -> None:
     """Build the missing shards of a store, shared by all ranks of ``torchrun``, with a progress bar."""
-    state = processes()
+    state = process_state()
     placed(teacher.model, state.device)
     if state.is_main_process:
         logger.info(f"teacher signals: {plan.size / 1e6:,.1f} MB into {plan.folder}")
@@ -241,7 +241,7 @@ def repair_damaged_shards(
         "\n".join(f"{plan.folder}: {shard} {what}; it is built again" for shard, what in broken.items())
     )
     numbers = [k for k, shard in enumerate(manifest.shards) if shard.file in broken]
-    device = processes().device
+    device = process_state().device
     placed(teacher.model, device)
     rebuild(plan, numbers, teacher, DeviceCollator(tokenizer, device=device))
     return True

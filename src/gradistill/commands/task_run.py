@@ -18,10 +18,10 @@ from gradistill.auditing.loyalty_measures import Loyalty
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.trained_figures import (
     CHANGED_COPIES,
-    marked,
     trained_by_record,
     trained_figures,
     united,
+    with_trained_on,
 )
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
@@ -39,7 +39,7 @@ from gradistill.models.device_map import placed
 from gradistill.models.facts import set_thresholds, thresholds_of
 from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.probe import ProbedModel
-from gradistill.models.teacher_loading import is_narrow
+from gradistill.models.teacher_loading import is_low_precision
 from gradistill.objectives.base import ANY_PAIR
 from gradistill.printing import progress_bars
 from gradistill.recipe import TrainingSettings
@@ -47,10 +47,10 @@ from gradistill.signals import Signal
 from gradistill.signals.teacher import TeacherSignals
 from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import Encoding
-from gradistill.store.fingerprint import of_rows, of_words
+from gradistill.store.fingerprint import rows_hash, word_ids_hash
 from gradistill.store.reader import StoredTeacher
 from gradistill.training.arguments import MetricNames, training_arguments
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 from gradistill.training.step import signals_of
 from gradistill.training.trainer import DistillationTrainer
 
@@ -104,7 +104,9 @@ class TaskRun(Run):
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
         rows, hashes = encoded.rows["train"], super().hashes(encoded)
-        return hashes | ({"words": of_words(rows, self.tokenizer)} if "word_ids" in rows.column_names else {})
+        return hashes | (
+            {"words": word_ids_hash(rows, self.tokenizer)} if "word_ids" in rows.column_names else {}
+        )
 
     def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
         conditions = super().conditions(arguments)
@@ -199,7 +201,7 @@ class TaskRun(Run):
         """Warn, before any work, of a teacher that is no better than a constant answer."""
         assert self.models.teacher is not None
         teacher = self.models.teacher.model
-        placed(teacher, processes().device)
+        placed(teacher, process_state().device)
         if warning := weak_teacher_warning(teacher, validation, Collator(self.tokenizer), self.task):
             logger.warning(warning)
 
@@ -286,7 +288,7 @@ class TaskRun(Run):
     def measure(self, trainer: DistillationTrainer, encoded: EncodedRows) -> dict[str, float]:
         """The loyalties of the untrained student. They are the floors of the trained student's loyalties."""
         teacher = self.models.teacher
-        if teacher is None or not processes().is_main_process:
+        if teacher is None or not process_state().is_main_process:
             return {}
         device = next(teacher.model.parameters()).device
         floors = self._sample(teacher).initial(self.models.student.probed)
@@ -296,7 +298,7 @@ class TaskRun(Run):
     def _sample(self, teacher: LoadedModel) -> LoyaltySample:
         """The validation rows for loyalty before training, and for response loyalty after it."""
         rows, seed = self.splits.rows["validation"], self.recipe.training.seed
-        placed(teacher.model, processes().device)
+        placed(teacher.model, process_state().device)
         windows = self.recipe.windows
         return LoyaltySample(teacher.probed, self.tokenizer, self.task, rows, self.max_length, seed, windows)
 
@@ -319,7 +321,7 @@ class TaskRun(Run):
         if reference is not None:
             loyalties = self.compared(predictions, reference, validation)
             loyal = replace(loyalties, response=self.response(), floors=before).as_dict()
-            loyal = marked(loyal, self.trained_figures())
+            loyal = with_trained_on(loyal, self.trained_figures())
         chosen = {} if predictions.thresholds is None else {"thresholds": self._thresholds(predictions)}
         return {
             **chosen,
@@ -372,7 +374,7 @@ class TaskRun(Run):
             return None
         teacher: Any = self.models.teacher.model
         placed(teacher, self.models.student.model.device)
-        several, narrow = max(window_counts(rows) or [1]) > 1, is_narrow(teacher)
+        several, narrow = max(window_counts(rows) or [1]) > 1, is_low_precision(teacher)
         if several or narrow:
             why = f"the teacher is in {teacher.dtype}" if narrow else "a text of several windows has no map"
             logger.info(f"saliency loyalty is left out: {why.replace('torch.', '')}")
@@ -426,7 +428,7 @@ class TaskRun(Run):
         rows = {split: len(rows) for split, rows in self.splits.rows.items()}
         return {
             # Not part of the inputs that identify an unfinished run: no weight depends on the test rows.
-            "inputs": {**inputs, "test": of_rows(test)} if test is not None else inputs,
+            "inputs": {**inputs, "test": rows_hash(test)} if test is not None else inputs,
             "data": {
                 "source": Path(self.names.get("data", "")).name,
                 "text_columns": list(self.task.text_columns),

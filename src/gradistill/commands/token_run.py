@@ -21,7 +21,7 @@ from gradistill.data.span_metrics import no_span_warning, token_metrics
 from gradistill.models.device_map import placed
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
 from gradistill.printing import progress_bars
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +47,20 @@ class TokenRun(TaskRun):
 
     def warn_of_weak_teacher(self, validation: Dataset) -> None:
         assert self.models.teacher is not None
-        teacher = placed(self.models.teacher.model, processes().device)
+        teacher = placed(self.models.teacher.model, process_state().device)
         sample = drawn_rows(validation, FLOOR_ROWS, 0)
         if warning := self._doubt(self._metrics_of(self._predicted(teacher, sample), sample), "teacher"):
             logger.warning(warning)
 
     def measure(self, trainer: Any, encoded: Any) -> dict[str, float]:
         """The loyalties of the untrained student on a sample: the floors."""
-        if self.models.teacher is None or not processes().is_main_process:
+        if self.models.teacher is None or not process_state().is_main_process:
             return {}
         teacher: Any = self.models.teacher.model
         device = next(teacher.parameters()).device
         rows = drawn_rows(self.splits.rows["validation"], FLOOR_ROWS, self.recipe.training.seed)
         encoded_rows = encode(rows, self.tokenizer, self.task, max_length=self.max_length).dataset
-        predicted_by_teacher = self._predicted(placed(teacher, processes().device), encoded_rows)
+        predicted_by_teacher = self._predicted(placed(teacher, process_state().device), encoded_rows)
         loyalties = self._loyalty(
             self._predicted(self.models.student.model, encoded_rows), predicted_by_teacher
         )
@@ -75,7 +75,7 @@ class TokenRun(TaskRun):
             readers = dict(self.models.readers())
             bar = progress.add_task("evaluating", total=len(validation) * len(readers))
             for owner, reader in readers.items():
-                model = placed(reader.model, processes().device)
+                model = placed(reader.model, process_state().device)
                 predictions_by_owner[owner] = predict_tokens(
                     model,
                     validation,

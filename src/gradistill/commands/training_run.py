@@ -33,9 +33,9 @@ from gradistill.objectives import Term
 from gradistill.recipe import Recipe
 from gradistill.report.model_card import model_card
 from gradistill.signals.teacher import TeacherSignals
-from gradistill.store.fingerprint import of_model, of_rows, of_tokenizer
+from gradistill.store.fingerprint import model_hash, rows_hash, tokenizer_hash
 from gradistill.training.arguments import CHECKPOINTS, overruled, sealing
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 from gradistill.training.trainer import DistillationTrainer
 from gradistill.training.weight_average import WeightAverage
 
@@ -110,7 +110,7 @@ class Run(ABC):
                 logger.info(f"going on from {checkpoint}")
             seconds = trained(trainer, checkpoint)
             merge_embeddings(student)
-            if not processes().is_main_process:
+            if not process_state().is_main_process:
                 return {}
 
             metrics = {
@@ -161,16 +161,16 @@ class Run(ABC):
 
     def hashes(self, encoded: EncodedRows) -> dict[str, str]:
         """Hashes of what the run reads: the student at the start, the teacher, the tokenizer and the rows."""
-        hashes = {owner: of_model(reader.model) for owner, reader in self.models.readers()}
-        hashes["tokenizer"] = of_tokenizer(self.tokenizer)
-        hashes |= {split: of_rows(encoded.rows[split]) for split in self.hashed}
+        hashes = {owner: model_hash(reader.model) for owner, reader in self.models.readers()}
+        hashes["tokenizer"] = tokenizer_hash(self.tokenizer)
+        hashes |= {split: rows_hash(encoded.rows[split]) for split in self.hashed}
         for name, value in hashes.items():
             logger.debug(f"sha256 of {name}: {value}")
         return hashes
 
     def conditions(self, arguments: TrainingArguments) -> dict[str, str]:
         """Conditions outside the recipe that training depends on. A refusal to resume shows their names."""
-        return {"processes": str(processes().num_processes)}
+        return {"processes": str(process_state().num_processes)}
 
     @abstractmethod
     def teacher_signals(self, encoded: EncodedRows, arguments: TrainingArguments) -> TeacherSignals | None:

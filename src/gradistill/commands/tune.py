@@ -20,14 +20,14 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from gradistill.auditing.trained_figures import TRAINED_ON, marks_of, trained_figures, united
-from gradistill.commands.content_marks import file_marks, meaning_mark, meaning_name, model_mark
+from gradistill.auditing.trained_figures import TRAINED_ON, trained_figures, trained_on_of, united
+from gradistill.commands.content_hashes import file_hashes, meaning_hash, meaning_name, weights_hash
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
-from gradistill.commands.output_folder import FolderKind, check_output, held
+from gradistill.commands.output_folder import FolderKind, check_output, locked_output
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.run_folder import recorded_metrics
-from gradistill.commands.search_space import Searched, changes_of, default_space
+from gradistill.commands.search_space import SearchField, changes_of, default_space
 from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path, path_text
@@ -37,7 +37,7 @@ from gradistill.models.model_source import ModelSource, model_name
 from gradistill.package_versions import installing
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
-from gradistill.store.fingerprint import of_model
+from gradistill.store.fingerprint import model_hash
 from gradistill.training.arguments import check_training
 
 logger = logging.getLogger(__name__)
@@ -74,12 +74,12 @@ class Tuning:
     search; a trial that runs when the time is over is finished. The default ``space`` is ``default_space``."""
 
     resolve: Callable[[Sequence[str]], Recipe]
-    space: tuple[Searched, ...] = ()
+    space: tuple[SearchField, ...] = ()
     aim: tuple[str, ...] = DEFAULT_AIM
     minutes: float | None = 60.0
     trials: int | None = None
 
-    def settled(self) -> tuple[Searched, ...]:
+    def settled(self) -> tuple[SearchField, ...]:
         """The search space. Raises RecipeError for fields that the recipe does not have, and for an unknown aim."""
         if unknown := [name for name in self.aim if name not in AIMS]:
             raise RecipeError(f"--maximize {unknown[0]!r}", remedy=nearest(unknown[0], AIMS))
@@ -114,7 +114,7 @@ def tune(
             run = prepared_run(teacher, choice, tuning.resolve(()))
         refuse_words(run.task, "gradistill tune")
         run.required_signals()
-    with held(folder, SEARCH):
+    with locked_output(folder, SEARCH):
         about = {
             "recipe": tuning.resolve(()).as_written(), "space": [str(one) for one in space], "aim": list(tuning.aim),
             "teacher": _teacher_mark(teacher), "data": _data_mark(choice),
@@ -141,7 +141,9 @@ def tune(
 
 def _teacher_mark(teacher: ModelSource) -> str:
     """The name of a search's teacher, and a hash of its content."""
-    content = of_model(teacher[0]) if isinstance(teacher, tuple) else digest(model_mark(model_name(teacher)))
+    content = (
+        model_hash(teacher[0]) if isinstance(teacher, tuple) else digest(weights_hash(model_name(teacher)))
+    )
     return f"{model_name(teacher)} {content[:16]}"
 
 
@@ -149,11 +151,11 @@ def _other_marks(teacher: ModelSource, choice: DataChoice, checkpoint: str | Non
     """Hashes of the other inputs of a search. Earlier versions did not record them."""
     hashes: dict[str, str | None] = {}
     if not isinstance(teacher, tuple):
-        hashes[meaning_name("teacher")] = meaning_mark(model_name(teacher))
+        hashes[meaning_name("teacher")] = meaning_hash(model_name(teacher))
     if is_path(choice.unlabelled):
-        hashes["unlabelled"] = digest(file_marks(Path(path_text(choice.unlabelled))))
+        hashes["unlabelled"] = digest(file_hashes(Path(path_text(choice.unlabelled))))
     if checkpoint:
-        hashes["checkpoint"] = digest([model_mark(checkpoint), meaning_mark(checkpoint)])
+        hashes["checkpoint"] = digest([weights_hash(checkpoint), meaning_hash(checkpoint)])
     return hashes
 
 
@@ -163,7 +165,7 @@ def _data_mark(choice: DataChoice) -> str:
         (choice.name, *choice.options()[2:])
     )  # the same as in earlier versions, if no newer option is set
     if is_path(choice.source):
-        content: Mapping[str, str] = file_marks(Path(path_text(choice.source)))
+        content: Mapping[str, str] = file_hashes(Path(path_text(choice.source)))
     else:
         content = {split: digest(rows.to_dict())[:16] for split, rows in read_splits(choice).rows.items()}
     return f"{named} {digest(content)[:16]}"
@@ -231,7 +233,7 @@ class _Search:
     study: Any
     folder: Path
     tuning: Tuning
-    space: tuple[Searched, ...]
+    space: tuple[SearchField, ...]
     warned: bool = False
     """Whether the warning about a figure that the task does not have was logged."""
 
@@ -262,7 +264,7 @@ class _Search:
             figures = _figures(metrics)
             score = self._score(figures)
             trial.set_user_attr("figures", figures)
-            trial.set_user_attr(TRAINED_ON, marks_of(metrics["loyalty"] or {}))
+            trial.set_user_attr(TRAINED_ON, trained_on_of(metrics["loyalty"] or {}))
             self.study.tell(trial, score)
             logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
             self._keep_best()

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from gradistill.commands.output_folder import MARK, FolderKind, held
+from gradistill.commands.output_folder import MARK, FolderKind, locked_output
 from gradistill.commands.text_predictor import Predicted
 from gradistill.errors import GradistillError
 from gradistill.io import (
@@ -146,7 +146,7 @@ def unfinished_predictions(
     ``purpose`` holds everything that the predictions depend on, as JSON.
     """
     work = UnfinishedPredictions(output, purpose)
-    with held(work.folder, KIND):
+    with locked_output(work.folder, KIND):
         try:
             yield work
         except GradistillError:

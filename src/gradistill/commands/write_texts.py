@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets import concatenate_datasets
 
-from gradistill.commands.answer_sources import Asked, facts_of_outputs
+from gradistill.commands.answer_sources import RowsToAnswer, facts_of_outputs
 from gradistill.commands.data_warnings import log_splits, refuse_words
 from gradistill.commands.prepared_run import unlabelled_rows
 from gradistill.commands.raw_text_run import copy_words
@@ -66,7 +66,7 @@ def write_texts(data: DataChoice | Source, output: str | Path, recipe: Recipe) -
     rows = labelled_rows(splits, recipe.training)
     if (more := unlabelled_rows(choice, recipe, splits)) is not None:
         rows = concatenate_datasets([rows, more.rows])
-    rows_to_answer = Asked(rows, splits.task, copy_words(splits.rows["train"], splits.task))
+    rows_to_answer = RowsToAnswer(rows, splits.task, copy_words(splits.rows["train"], splits.task))
     signals = [s for s in signals_of(terms, pair, "teacher") if isinstance(s, WordCopyLogits)]
     counts = {"train": len(rows), "copies": 0, "validation": len(splits.rows["validation"])}
     lines = []

@@ -57,7 +57,7 @@ def make_reviews(
 ) -> list[Review]:
     """``n`` distinct reviews of one split, the labels balanced to within one, the same on every machine.
 
-    The splits share no sentence, whatever their seeds. No (aspect, opinion word) pair of ``test`` occurs in ``train``
+    The splits share no review, whatever their seeds. No (aspect, opinion word) pair of ``test`` occurs in ``train``
     and ``validation``, although its aspect and its word do. ``shortcut`` is the share of reviews whose weekday agrees
     with the label; in a ``challenge`` none agrees. Neither changes the sentences or their order, so the variants of a
     split correspond row by row.

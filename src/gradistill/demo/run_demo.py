@@ -26,7 +26,7 @@ from gradistill.commands.defaults import DEFAULT_METHOD
 from gradistill.commands.distill import distill
 from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
-from gradistill.commands.output_folder import FolderKind, held, is_ours
+from gradistill.commands.output_folder import FolderKind, is_ours, locked_output
 from gradistill.commands.run_folder import RUN, finished_run, record_of
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.text_lengths import DEFAULT_LENGTH, trained_length
@@ -93,7 +93,7 @@ def demo(output: Path, *, seed: int = 0, quick: bool = False) -> RenderableType:
     Finished runs in ``output`` are reused, and an unfinished one resumes, if seed and size are the same.
     """
     packaged_model()  # a missing extra is refused before any work
-    with held(output, DEMO):
+    with locked_output(output, DEMO):
         return _demo(output, seed, quick)
 
 
@@ -297,9 +297,9 @@ def _table(measured: Mapping[str, Figures], seed: int) -> RenderableType:
     note = (
         f"Seed {seed}, n = {n} unseen reviews a split; 95 % intervals are in demo.json. acc. and label "
         "loyalty: clean reviews. chall.: accuracy on the same reviews with the weekday "
-        f"of another label; weekday and label agreed in {RATE:.0%} of the students' training rows, and never for "
-        "the teacher. short.: share of the attribution (gradient × input, teacher's label) that the challenge's "
-        "weekday takes. resp.: response loyalty on validation rows, floor: the untrained student's. ms: one "
+        f"of another label; weekday and label agreed in {RATE:.0%} of the students' training rows, and were "
+        "independent in the teacher's. short.: share of the attribution (gradient × input, teacher's label) on the "
+        "challenge's weekday. resp.: response loyalty on validation rows, floor: the untrained student's. ms: one "
         "text at a time."
     )
     if trained := trained_note(figures.response for figures in measured.values()):

@@ -65,7 +65,7 @@ class TeacherLoading:
 AS_IT_IS = TeacherLoading()
 
 
-def is_narrow(model: nn.Module) -> bool:
+def is_low_precision(model: nn.Module) -> bool:
     """Whether a model computes in a floating point type narrower than float32."""
     return narrow_dtype(model) is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.auditing.trained_figures import title_with_dagger, trained_note
 from gradistill.report.number_text import finite
 from gradistill.report.svg import COLOURS, INK, Plot, short, svg
 
@@ -46,7 +46,7 @@ def _metric_against_loyalty(panel: Mapping[str, Any], numbers: Mapping[str, int]
         for row in panel["rows"]
     ]
     points = [
-        PlotPoint(marked_name(name, y), numbers[name], _spread(x), _spread(y))
+        PlotPoint(title_with_dagger(name, y), numbers[name], _spread(x), _spread(y))
         for name, x, y in figures
         if x and y
     ]
@@ -76,7 +76,7 @@ def _cost_against_gain(
     none = {"value": 0.0, "low": None, "high": None}
     gains = [(e, none if e["method"] == bench["baseline"] else e["gains"][gained]) for e in entries]
     points = [
-        PlotPoint(marked_name(e["method"], gain), numbers[e["method"]], (e["step"],) * 3, _spread(gain))
+        PlotPoint(title_with_dagger(e["method"], gain), numbers[e["method"]], (e["step"],) * 3, _spread(gain))
         for e, gain in gains
         if gain
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.auditing.trained_figures import title_with_dagger, trained_note
 from gradistill.core_times import SHARED
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
@@ -18,8 +18,8 @@ from gradistill.report.terminal import results_table
 NAMES = {"teacher": "teacher", "student": "student", "onnx": "ONNX", "int8": "INT8"}
 
 _SPEED_NOTE = (
-    "ms: median of single rows; rows/s: in batches of 32; times: as fast as the first model, the median over the "
-    "same rows. Models took turns on this machine: trust ratios, not milliseconds."
+    "ms: latency of single rows; rows/s: in batches of 32; times: how many times as fast as the first model, the "
+    "median over the same rows. Models took turns on this machine: trust ratios, not milliseconds."
 )
 
 
@@ -93,7 +93,7 @@ def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def loyalty_rows(found: Mapping[str, Any], reference: str) -> list[dict[str, Any]]:
     """One row for each model: its loyalties to the student or the teacher, with their intervals."""
     return [
-        {"model": NAMES.get(name, name)} | {marked_name(k, v): _figure(v) for k, v in figures.items()}
+        {"model": NAMES.get(name, name)} | {title_with_dagger(k, v): _figure(v) for k, v in figures.items()}
         for name, figures in found["loyalty"].get(reference, {}).items()
     ]
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.auditing.trained_figures import title_with_dagger, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.printing import printable
@@ -194,7 +194,7 @@ def _loyalty_row(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     low, high = part.get("low"), part.get("high")
     interval = None if low is None or high is None else f"{_number(low)} to {_number(high)}"
     plain = {key: part.get(key) for key in ("value", "n", "floor", "gain")}
-    return {"name": marked_name(name, part), "interval": interval, **plain}
+    return {"name": title_with_dagger(name, part), "interval": interval, **plain}
 
 
 def _saliency_note(part: Mapping[str, Any] | None) -> dict[str, Any] | None:

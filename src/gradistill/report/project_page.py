@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.auditing.per_example import flat
+from gradistill.auditing.per_example import without_groups
 from gradistill.auditing.trained_figures import trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.report.audit_tables import capital, cell, students_of
@@ -111,7 +111,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of agreement with interval, n, floor and gain: from the audit, or else from the training run."""
     audit = found.get("audit")
     if audit is not None and audit.get("students"):
-        known: Mapping[str, Any] = flat(audit["students"][0].get("figures") or {})
+        known: Mapping[str, Any] = without_groups(audit["students"][0].get("figures") or {})
         data, meanings = audit.get("data") or {}, audit.get("meanings") or {}
         source, floor = f"of the audit, on the {data.get('split')} rows", RANDOM_HEAD
     else:

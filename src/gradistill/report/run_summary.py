@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from gradistill.auditing.trained_figures import marked_name, trained_note
+from gradistill.auditing.trained_figures import title_with_dagger, trained_note
 from gradistill.auditing.verdict import reference_comparisons
 from gradistill.data.tasks import metric_title
 from gradistill.printing import printable
@@ -84,7 +84,7 @@ def run_table(metrics: Mapping[str, Any]) -> RenderableType:
         measured = {name: entry for name, entry in loyalty.items() if isinstance(entry, Mapping)}
         loyal = [
             {
-                "loyalty": marked_name(name, entry),
+                "loyalty": title_with_dagger(name, entry),
                 "value": entry["value"],
                 "95 % CI": interval(entry),
                 "n": entry["n"],
@@ -171,7 +171,7 @@ def project_view(found: Mapping[str, Any]) -> RenderableType:
 def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
     reference = figure.get("reference")
     return {
-        "figure": marked_name(name, figure),
+        "figure": title_with_dagger(name, figure),
         "value": figure["value"],
         "95 % CI": interval(figure),
         "n": figure["n"],
@@ -183,7 +183,7 @@ def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
 def _difference(entry: Mapping[str, Any]) -> dict[str, Any]:
     difference = entry["difference"]
     return {
-        "figure": marked_name(entry["figure"], difference),
+        "figure": title_with_dagger(entry["figure"], difference),
         "difference": difference["value"],
         "95 % CI": interval(difference),
         "n": difference.get("n"),

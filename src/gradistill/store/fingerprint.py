@@ -42,13 +42,13 @@ def made_for(
     """Everything that the signals depend on, by the names that error messages use."""
     return {
         "format": FORMAT,
-        "teacher": of_model(teacher),
-        "tokenizer": of_tokenizer(tokenizer),
-        "data": of_rows(rows),
+        "teacher": model_hash(teacher),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "data": rows_hash(rows),
         "max_length": max_length,
         "signals": [column.as_dict() for column in columns],
         **(
-            {"words": of_words(rows, tokenizer)}
+            {"words": word_ids_hash(rows, tokenizer)}
             if any(_depends_on_words(column.signal) for column in columns)
             else {}
         ),
@@ -63,7 +63,7 @@ def _depends_on_words(signal: Signal) -> bool:
     )
 
 
-def of_model(model: nn.Module) -> str:
+def model_hash(model: nn.Module) -> str:
     """A hash of the model's configuration, and of every parameter and buffer with its name and dtype."""
     config: Any = getattr(model, "config", None)
     settings = {k: v for k, v in config.to_dict().items() if k not in _NO_SETTINGS} if config else {}
@@ -74,15 +74,15 @@ def of_model(model: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     special = {role: str(token) for role, token in tokenizer.special_tokens_map.items()}
     return digest([sorted(tokenizer.get_vocab().items()), special])
 
 
-def of_reading(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenization_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything that the tokens of a text depend on. It includes normalisation, pre-tokenization and the
     truncation side, which ``of_tokenizer`` leaves out, since a store has the tokens themselves."""
-    parts: list[Any] = [of_tokenizer(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
+    parts: list[Any] = [tokenizer_hash(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
     inner: Any = getattr(tokenizer, "backend_tokenizer", None)
     if inner is not None:
         backend = json.loads(inner.to_str())
@@ -90,14 +90,14 @@ def of_reading(tokenizer: PreTrainedTokenizerBase) -> str:
     return digest(parts)
 
 
-def of_words(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
+def word_ids_hash(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of the word ids of the rows. Models without a mask token add the id that replaces an erased word; with a
     mask token it is left out, so that stores of encoders keep their hash."""
     words = rows["word_ids"][:] if "word_ids" in rows.column_names else None
     return digest(words if tokenizer.mask_token_id is not None else [words, erased_token_id(tokenizer)])
 
 
-def of_rows(rows: Dataset) -> str:
+def rows_hash(rows: Dataset) -> str:
     """A hash of the rows in their order: the model's inputs, the labels and the row indices."""
     sha = hashlib.sha256()
     for name in _READ:

@@ -64,7 +64,7 @@ ALONE = ProcessShare()
 
 
 @contextmanager
-def together(folder: Path, share: ProcessShare) -> Iterator[None]:
+def fail_in_all_processes(folder: Path, share: ProcessShare) -> Iterator[None]:
     """A barrier at the end of the block. A StoreError or OSError in one process is raised in all, so none waits on.
 
     Other errors end their process, and torchrun ends the others. Raises StoreError, or OSError if it occurred in this
@@ -99,16 +99,16 @@ def build(
     Raises StoreError in each of them if the folder holds something else or the disk is full.
     """
     with ExitStack() as locked:
-        with together(plan.folder, share):
+        with fail_in_all_processes(plan.folder, share):
             if share.is_first:
                 locked.enter_context(store_lock(plan.folder))
                 _open_folder(plan)
-        with together(plan.folder, share):
+        with fail_in_all_processes(plan.folder, share):
             begun = _begun_here(plan)
             if begun is not None:
                 _write_own(begun, teacher, collate, share, on_progress)
         if not share.all_agree(begun is None):
-            with together(plan.folder, share):
+            with fail_in_all_processes(plan.folder, share):
                 if share.is_first and begun is not None:
                     _finish(begun)
 

@@ -13,7 +13,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from gradistill.errors import TrainingError
 from gradistill.io import checksum_of, discard, read_object, synced, write_whole
-from gradistill.training.distributed import processes
+from gradistill.training.distributed import process_state
 
 SEAL = "whole.json"
 """Names and checksums of a checkpoint's files. It is written last, so a checkpoint that has it is complete."""
@@ -39,7 +39,7 @@ class Sealing(TrainerCallback):
 
         Raises TrainingError if the best checkpoint, which is loaded at the end, is missing."""
         folder = Path(str(args.output_dir))
-        if processes().is_main_process:
+        if process_state().is_main_process:
             remove_unsealed(folder)
             for newer in _newest_first(folder):
                 if int(newer.name.removeprefix(_PREFIX)) > state.global_step:
@@ -74,8 +74,8 @@ class Sealing(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        processes().wait_for_everyone()
-        if processes().is_main_process:
+        process_state().wait_for_everyone()
+        if process_state().is_main_process:
             folder = Path(str(args.output_dir))
             seal(folder / f"{_PREFIX}{state.global_step}")
             best = Path(state.best_model_checkpoint).name if state.best_model_checkpoint else None

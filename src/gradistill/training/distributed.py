@@ -9,13 +9,13 @@ from accelerate import PartialState
 from torch import distributed
 
 
-def processes() -> PartialState:
+def process_state() -> PartialState:
     """Accelerate's state of the processes. ``cpu`` is set without an accelerator: by default, accelerate ignores other
     processes on a CPU."""
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def leave_the_others() -> None:
+def leave_process_group() -> None:
     """Destroy the process group, if there is one, while the interpreter still runs.
 
     Threads of a process group that are alive when the interpreter exits may abort the process ("terminate called

@@ -33,7 +33,7 @@ from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import ModelFacts, Moment, Pair, Term
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
-from gradistill.objectives.narrow_teacher import refuse_narrow_gradients
+from gradistill.objectives.low_precision_teacher import refuse_low_precision_gradients
 from gradistill.objectives.term import refuse_no_conflict
 from gradistill.recipe import ComputeSettings
 from gradistill.signals.teacher import OnlineTeacher, TeacherSignals
@@ -184,7 +184,7 @@ class DistillationTrainer(Trainer):
         refuse_other_pair(pair)
         if isinstance(plan.teacher, OnlineTeacher):
             refuse_other_outputs(student, plan.teacher.model, pair, plan.terms)
-            refuse_narrow_gradients(plan.terms, pair, plan.teacher.model)
+            refuse_low_precision_gradients(plan.terms, pair, plan.teacher.model)
         check_cross_tokenizer_objectives(plan.terms, pair)
         refuse_what_labels_no_tokens(plan.terms, pair)
         for term in plan.terms:

@@ -12,7 +12,7 @@ from gradistill.objectives.base import Pair
 from gradistill.objectives.term import Term
 
 
-def refuse_narrow_gradients(terms: Iterable[Term], pair: Pair, teacher: nn.Module) -> None:
+def refuse_low_precision_gradients(terms: Iterable[Term], pair: Pair, teacher: nn.Module) -> None:
     """Raise RecipeError for an objective that needs gradients of a teacher which computes in low precision."""
     dtype = narrow_dtype(teacher)
     for term in terms if dtype is not None else ():

@@ -19,7 +19,7 @@ from gradistill.signals.word_replacement import known_words
 
 
 @dataclass(frozen=True, eq=False)
-class AnsweredTeacher:
+class PrecomputedTeacher:
     """A teacher whose signals are in memory (``TeacherSignals``).
 
     ``values``: for each signal, in its stored form (``Signal.stored_as``), one array for each row index.

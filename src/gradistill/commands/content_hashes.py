@@ -14,21 +14,21 @@ from gradistill.io import checksum_of, digest
 from gradistill.models.adapters import Adapter, adapter_files, is_adapter
 
 
-def model_mark(model: str) -> str:
+def weights_hash(model: str) -> str:
     """A hash of a model's weights files, in a folder or an ONNX file. A hub id stands for itself.
 
     The hash of an adapter includes its base model.
 
-    Example: ``model_mark("runs/teacher")``
+    Example: ``weights_hash("runs/teacher")``
     """
     if is_adapter(model):
-        return "+".join([*adapter_files(model), model_mark(Adapter.read(model).base)])
+        return "+".join([*adapter_files(model), weights_hash(Adapter.read(model).base)])
     graph = onnx_file(model)
     files = sorted(Path(model).glob("*.safetensors")) if graph is None else graph_files(graph)
     return "+".join(map(checksum_of, files)) or model
 
 
-def meaning_mark(model: str) -> str | None:
+def meaning_hash(model: str) -> str | None:
     """A hash of the configuration and tokenizer files in a model's folder: label names, thresholds, tokenization. None
     if there are no such files."""
     files = [Path(model) / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
@@ -37,14 +37,14 @@ def meaning_mark(model: str) -> str | None:
 
 
 def meaning_name(role: str) -> str:
-    """The name of the ``meaning_mark`` of a model in this role, in records and in messages about changes.
+    """The name of the ``meaning_hash`` of a model in this role, in records and in messages about changes.
 
     Example: ``meaning_name("teacher")``
     """
     return f"labels, sizes or tokenizer of the {role}"
 
 
-def file_marks(place: Path) -> dict[str, str]:
+def file_hashes(place: Path) -> dict[str, str]:
     """The hashes of the data files of a folder, or of one file, by name. A path that does not exist is a hub id."""
     if place.is_file():
         return {place.name: checksum_of(place)}
@@ -55,10 +55,10 @@ def file_marks(place: Path) -> dict[str, str]:
     return {path.relative_to(place).as_posix(): checksum_of(path) for path in kept}
 
 
-def reading_mark(choice: DataChoice) -> dict[str, Any]:
+def reading_options(choice: DataChoice) -> dict[str, Any]:
     """The options for reading rows: the fields of ``choice`` that are set, without its sources.
 
-    Example: ``reading_mark(DataChoice("tickets.csv", validation_share=0.1))``
+    Example: ``reading_options(DataChoice("tickets.csv", validation_share=0.1))``
     """
     how = {f.name: getattr(choice, f.name) for f in fields(choice) if f.name not in ("source", "unlabelled")}
     written: dict[str, Any] = json.loads(json.dumps(how))  # as in a JSON file: tuples become lists
