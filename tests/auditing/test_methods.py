@@ -263,7 +263,7 @@ def test_a_baseline_that_cannot_be_is_refused() -> None:
     wordless = rows_of().remove_columns("special_tokens_mask")
     for baseline, rows, match in (
         ("mask", rows_of(), "'mask' needs word ids"),
-        ("tokens", wordless, "'tokens' needs words"),
+        ("tokens", wordless, "'tokens' needs word ids"),
     ):
         with frozen_eval(model):
             probed = ProbedModel.of(model)

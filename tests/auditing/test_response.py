@@ -215,7 +215,7 @@ def test_effects_start_from_the_whole_text():
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(GradistillError, match="counts of words"):
+    with pytest.raises(GradistillError, match="word counts for 29 texts"):
         response_columns(_logits(0), _logits(1), [4] * 29)
     with pytest.raises(GradistillError, match="have shape"):
         response_columns(_logits(0, copies=3), _logits(1), [4] * 30)

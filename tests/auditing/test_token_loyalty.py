@@ -76,5 +76,5 @@ def test_metrics_have_intervals_too() -> None:
 def test_predictions_of_other_words_are_refused() -> None:
     teacher = predictions(2)
     shorter = TokenPredictions((teacher.logits[0], teacher.logits[1][:0], *teacher.logits[2:]), teacher.words)
-    with pytest.raises(GradistillError, match="other words or labels, first in example row 1"):
+    with pytest.raises(GradistillError, match="different words or labels, first in example row 1"):
         token_columns(shorter, teacher, NAMES)

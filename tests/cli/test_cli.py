@@ -132,7 +132,7 @@ def test_the_version_and_what_there_is(typed: Type) -> None:
     methods = typed("methods").out
     assert all(name in methods for name in shipped_methods())
     assert "steps of plain cross-entropy" in methods
-    assert f"Default: {DEFAULT_METHOD}" in methods
+    assert f"Default, by teacher: {DEFAULT_METHOD}" in methods
     one = typed("methods", "adkd").out
     assert "attribution_map" in one
     assert "arXiv 2305.10010" in one
@@ -157,7 +157,7 @@ def test_a_command_leaves_the_other_processes_before_it_ends(
     typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[bool] = []
-    monkeypatch.setattr("gradistill.training.distributed.leave_the_others", lambda: left.append(True))
+    monkeypatch.setattr("gradistill.training.distributed.leave_process_group", lambda: left.append(True))
     typed("tasks")
     typed("explain", "--model", "nowhere", "a text")
     assert left == [True, True]

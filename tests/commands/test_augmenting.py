@@ -138,7 +138,7 @@ def test_an_interrupted_run_with_copies_goes_on(
         patch.setattr(DistillationTrainer, "training_step", failing)
         with pytest.raises(PowerCut):
             small.distilled("kd", "two", tmp_path / "cut", *changes)
-    with pytest.raises(RecipeError, match=r"training.augment: 1 there, 2 now"):
+    with pytest.raises(RecipeError, match=r"training.augment: 1 before, 2 now"):
         small.distilled("kd", "two", tmp_path / "cut", *changes, "training.augment=2")
     printed: list[str] = []
     with logged(printed):

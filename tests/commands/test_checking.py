@@ -269,7 +269,7 @@ def test_f1_of_three_classes_is_macro_f1_also_where_a_recipe_selects_by_f1(
         metrics = small.distilled("kd", "three", tmp_path / "run", selecting)
     assert list(metrics["eval"]) == ["accuracy", "macro_f1"]
     assert metrics["positive"] is None
-    assert any("of 3 classes that is macro_f1" in line for line in printed)
+    assert any("with 3 classes this is macro_f1" in line for line in printed)
 
 
 def test_rows_that_are_training_rows_are_counted_and_reported(small: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_nodes_are_as_many_as_needed_or_as_given(small: Any, monkeypatch: pytest
 
 
 def test_tokens_of_the_data_are_no_baseline_of_one_text(small: Any) -> None:
-    with pytest.raises(RecipeError, match="(?s)the baseline 'tokens'.*Known: mask, padding, zero"):
+    with pytest.raises(RecipeError, match="(?s)'tokens' is no baseline.*Known: mask, padding, zero"):
         explain(str(small.teachers["two"]), [TEXT], baseline="tokens")
 
 

@@ -126,7 +126,7 @@ def test_other_rows_or_another_teacher_make_another_run(
     (data / "train.csv").write_text(rows.replace("fine", "lovely"), encoding="utf-8")
     recipe = load_recipe("adkd", changes=["training.epochs=2", "training.batch_size=8"])
     choice = DataChoice(str(data), label_column="label", text_columns=("text",))
-    with pytest.raises(RecipeError, match=r"(?s)other inputs:.*- train: '[0-9a-f]{64}' there"):
+    with pytest.raises(RecipeError, match=r"(?s)other inputs:.*- train: '[0-9a-f]{64}' before"):
         distill(str(small.teachers["two"]), choice, tmp_path / "cut", recipe)
     other = shutil.copytree(small.teachers["two"], tmp_path / "teacher")
     small.distilled("kd", "two", tmp_path / "student", "student.layers=3")
@@ -294,7 +294,7 @@ def test_an_unfinished_run_of_another_recipe_is_kept(
     interrupted(small, output, monkeypatch, after=4)
     with pytest.raises(
         RecipeError,
-        match=r"(?s)another recipe or other inputs:.*training.epochs: 2.0 there, 1.0 now.*--overwrite to start again",
+        match=r"(?s)another recipe or other inputs:.*training.epochs: 2.0 before, 1.0 now.*--overwrite to start again",
     ):
         small.distilled("adkd", "two", output)
     assert (output / "checkpoints" / "checkpoint-3").is_dir()

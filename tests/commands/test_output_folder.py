@@ -134,7 +134,7 @@ def test_a_folder_that_only_looks_like_ours_is_refused_untouched(
     at = tmp_path / "proj"
     THEIRS[theirs](at)
     before = content(tmp_path)
-    with pytest.raises(GradistillError, match=r"of ours|no store|is damaged|no finished"):
+    with pytest.raises(GradistillError, match=r"of ours|not a store|is damaged|no finished"):
         command(name, small, at.parent)(at)
     (tmp_path / "plan.yaml").unlink(missing_ok=True)
     assert content(tmp_path) == before

@@ -393,7 +393,7 @@ def test_words_with_tags_are_seen_before_any_work_where_nothing_names_them(tmp_p
 
     assert read("{layers: 1}").distillation.method == "kd"
     assert read("{method: adkd, set: [objectives.attribution_map.words=1]}").distillation.method == "adkd"
-    with pytest.raises(RecipeError, match=r"line 3.*coalition_matching is of logits of changed copies"):
+    with pytest.raises(RecipeError, match=r"line 3.*coalition_matching needs logits of changed copies"):
         read("{method: coalition}")
     (tmp_path / "rows.jsonl").write_text("no JSON\n")  # what is wrong with it is for the stage that needs it
     assert read("{method: coalition}").distillation.method == "coalition"

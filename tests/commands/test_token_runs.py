@@ -113,9 +113,9 @@ def test_a_store_and_the_live_teacher_give_the_same_student(runs: Path) -> None:
 
 
 def test_methods_without_meaning_are_refused_by_name(runs: Path) -> None:
-    with pytest.raises(RecipeError, match="similarity is of .* every word has a label(?s:.)*attribution_map"):
+    with pytest.raises(RecipeError, match="similarity needs .* every word has a label(?s:.)*attribution_map"):
         student(runs, "e2kd", "e2kd")
-    with pytest.raises(RecipeError, match=r"rationale.confidence is set, and each word has a label"):
+    with pytest.raises(RecipeError, match=r"rationale.confidence is set, .* and here each word has a label"):
         student(runs, "e2kd", "rationale", "objectives.rationale.confidence=true")
     assert not (runs / "e2kd").exists()
     with pytest.raises(RecipeError, match="a tag for each word"):
@@ -370,7 +370,7 @@ def test_rows_without_any_token_have_no_tags(runs: Path, tmp_path: Path) -> None
     with logged(lines):
         found = predict(str(runs / "teacher"), file, tmp_path / "out.jsonl")
     assert (found["rows"], found["cut"], found["unread_words"]) == (4, 3, 4)
-    assert "4 words have no token" in "\n".join(lines)
+    assert "no token stands for 4 words" in "\n".join(lines)
 
 
 def changed_teacher(runs: Path, folder: Path, change: Callable[[Any], object]) -> Any:

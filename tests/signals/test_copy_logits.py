@@ -140,7 +140,7 @@ def test_words_that_were_cut_off_are_no_players() -> None:
 
 
 def test_rows_that_do_not_know_their_special_tokens_are_refused() -> None:
-    with pytest.raises(DataError, match="which of their tokens are special"):
+    with pytest.raises(DataError, match="neither word ids nor a mask of special tokens"):
         COPIES.token_ids(Batch.of(collated(), mask_token_id=MASK), [0])
 
 

@@ -109,7 +109,7 @@ def parsed_change(change: str) -> dict[str, Any]:
         value: Any = load_yaml(text)
     except YamlError as error:
         raise RecipeError(
-            f"--set {without_secrets(change)!r}: the value is not YAML: {error}", remedy="quote it"
+            f"--set {without_secrets(change)!r}: the value is not valid YAML: {error}", remedy="quote it"
         ) from error
     quoted = text.lstrip().startswith(('"', "'"))
     if isinstance(value, str) and not quoted and _is_number(value):  # YAML 1.1 reads 5e-5 as a text
