@@ -38,7 +38,7 @@ from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
 from gradistill.signals import SignalValues
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import Encoding
 from gradistill.store.reader import StoredTeacher
 from gradistill.store.writer import build
@@ -80,7 +80,7 @@ class Bench:
     def pair(self) -> Pair:
         return Pair(Probe.find(self.student), self.teacher.probe)
 
-    def plan(self, folder: Path, encoding: Encoding) -> Build:
+    def plan(self, folder: Path, encoding: Encoding) -> BuildPlan:
         asked = signals_of(self.terms, self.pair, "teacher")
         return plan_store(
             self.teacher,
@@ -126,7 +126,7 @@ def replace_layers(settings: Any) -> Any:
     return settings.model_copy(update={"layers": 3})
 
 
-def opened(plan: Build) -> StoredTeacher:
+def opened(plan: BuildPlan) -> StoredTeacher:
     return StoredTeacher.open(plan.folder, plan.made_for, plan.columns, plan.rows["index"])
 
 
@@ -136,7 +136,7 @@ def timed(run: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def of_steps(bench: Bench, plan: Build) -> dict[str, float]:
+def of_steps(bench: Bench, plan: BuildPlan) -> dict[str, float]:
     """Seconds of a step with the store, with a constant and with the teacher; every batch by all three in turn."""
     store, constant = opened(plan), Constant()
     optimizer = torch.optim.AdamW([p for p in bench.student.parameters() if p.requires_grad], lr=1e-5)

@@ -37,7 +37,7 @@ from gradistill.objectives import Pair
 from gradistill.recipe import ComputeSettings, load_recipe
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
-from gradistill.store.build_plan import Build
+from gradistill.store.build_plan import BuildPlan
 from gradistill.store.columns import columns_for
 from gradistill.store.reader import StoredTeacher
 from gradistill.store.writer import build
@@ -96,7 +96,7 @@ class Bench:
         asked = signals_of(terms, pair, "teacher")
         columns = columns_for((Logits(), *asked), self.online.probe, "int8")
         made_for = {"signals": [column.as_dict() for column in columns]}
-        plan = Build(self.folder, self.rows, columns, made_for, {"encoding": "int8"})
+        plan = BuildPlan(self.folder, self.rows, columns, made_for, {"encoding": "int8"})
         build(plan, self.online, self.collate)
         return StoredTeacher.open(self.folder, made_for, columns, self.rows["index"])
 

@@ -189,3 +189,16 @@ def test_every_objective_is_exported() -> None:
         for name, kind in vars(module).items():
             if isinstance(kind, type) and issubclass(kind, Objective) and kind.__module__ == module.__name__:
                 assert kind is Objective or getattr(objectives, name) in objectives.all_objectives().values()
+
+
+@pytest.mark.parametrize(
+    "script", sorted(Path(__file__).parents[1].glob("benchmarks/*.py")), ids=lambda p: p.name
+)
+def test_a_benchmark_imports_names_that_exist(script: Path) -> None:
+    """No test runs them: two imported a class for weeks after it was renamed."""
+    for node in ast.walk(tree(script)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("gradistill"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
