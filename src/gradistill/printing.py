@@ -318,6 +318,11 @@ def percent(share: float) -> str:
     return {"100.0%": "over 99.9%", "0.0%": "under 0.1%"}.get(finer, finer)
 
 
+def places_shown(value: float, least: int = 3) -> int | None:
+    """The number of decimals, ``least`` or more, with which a value is not rounded to 0; None for rounding errors."""
+    return next((places for places in range(least, 12) if round(value, places)), None)
+
+
 def places_below(value: float, limit: float, least: int = 3) -> int:
     """The number of decimals, at least ``least``, with which a rounded value is still below a limit.
 

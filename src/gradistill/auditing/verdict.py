@@ -14,7 +14,7 @@ from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import CHALLENGE, without_groups
 from gradistill.auditing.slices import MIN_ROWS, ranked
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
-from gradistill.printing import places_below
+from gradistill.printing import places_below, places_shown
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 OUTCOMES = (PASS, WARN, FAIL)
@@ -239,20 +239,14 @@ def unpredicted(pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The check of a figure against its limit; None if a figure that is not required has no value."""
-    shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail,
-              "why": limit.reason}  # fmt: skip
     value, low, high = _compared(limit, figure or {})
+    shared = {"name": limit.title, "figure": limit.figure, "warn_limit": limit.warn, "fail_limit": limit.fail,
+              "why": limit.reason, "compared": value}  # fmt: skip
     if value is None or figure is None:
         if not limit.required:
             return None
         reason = "not measured" if figure is None else "not defined on these rows"
-        return shared | {
-            "value": None,
-            "compared": None,
-            "limit": limit.warn,
-            "outcome": WARN,
-            "reason": reason,
-        }
+        return shared | {"value": None, "limit": limit.warn, "outcome": WARN, "reason": reason}
     sign = 1 if limit.more else -1
     few = (figure.get("n") or MIN_ROWS) < MIN_ROWS
     under = limit.fail is not None and sign * value < sign * limit.fail
@@ -277,9 +271,7 @@ def _checked(limit: Limit, figure: Mapping[str, Any] | None) -> dict[str, Any] |
         text += f", on {figure['n']} examples only"
     text += _trained_on(figure)
     reason = f"{text}; {figure['about']}" if figure.get("about") else text
-    return shared | {
-        "value": figure.get("value"), "compared": value, "limit": decisive, "outcome": outcome, "reason": reason,
-    }  # fmt: skip
+    return shared | {"value": figure.get("value"), "limit": decisive, "outcome": outcome, "reason": reason}
 
 
 def _trained_on(figure: Mapping[str, Any]) -> str:
@@ -313,7 +305,7 @@ def _own_limit(name: str, figure: Mapping[str, Any] | None, limit: float) -> dic
 
 def _signed(value: float) -> str:
     """A number with its sign: two decimals, or more until one is not 0. Rounding errors are shown as 0.00."""
-    places = next((places for places in range(2, 12) if round(value, places)), None)
+    places = places_shown(value, 2)
     return "0.00" if places is None else f"{value:+.{places}f}"
 
 

@@ -73,14 +73,14 @@ class Group:
     rows: Sequence[Row]
 
 
-def cell(estimate: Any, limit: Any = None) -> TableCell | None:
+def cell(estimate: Any, limit: Any = None, places: int = 3) -> TableCell | None:
     """An estimate (``value``, ``low``, ``high``, ``n``) as a cell of text; ``None`` for anything else."""
     if not isinstance(estimate, Mapping):
         return None
-    shown = interval(estimate)
+    shown = interval(estimate, places)
     reference = estimate.get("reference")
     skipped = count(estimate.get("skipped"))
-    value = decimal_below(estimate.get("value"), limit)
+    value = decimal_below(estimate.get("value"), limit, places)
     return TableCell(
         value=value and value + DAGGER * bool(estimate.get(TRAINED_ON)),
         interval=shown and shown + CLIPPED * bool(estimate.get("clipped")),

@@ -9,11 +9,12 @@ from markupsafe import Markup
 
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON, trained_note
 from gradistill.data.tasks import metric_title
-from gradistill.report.audit_tables import CLIPPED, TableCell, capital, cell
+from gradistill.printing import places_shown
+from gradistill.report.audit_tables import TableCell, capital, cell
 from gradistill.report.bench_plots import bench_plots
 from gradistill.report.html import asset, page_template, policy
 from gradistill.report.model_card import Ready, markdown_template
-from gradistill.report.number_text import count, decimal, finite, interval
+from gradistill.report.number_text import count, decimal, finite
 
 SIGNIFICANT = 0.05
 NOTHING = TableCell("")
@@ -135,15 +136,13 @@ def _signed(apart: Mapping[str, Any] | None) -> TableCell | None:
     number = finite(apart["value"]) if apart else None
     if apart is None or number is None:
         return None
+    places = places_shown(number)
+    found = cell(apart, places=places or 3)
+    assert found is not None
     beyond = finite(apart.get("p_corrected"))
     star = " *" if beyond is not None and beyond < SIGNIFICANT else ""
-    places = next((places for places in range(3, 12) if round(number, places)), None)
-    value = decimal(0) if places is None else f"{number:+.{places}f}"
-    between = interval(apart, places or 3)
-    return TableCell(
-        f"{value}{DAGGER * bool(apart.get(TRAINED_ON))}{star}",
-        between and between + CLIPPED * bool(apart.get("clipped")),
-    )
+    sign = "+" if places and number > 0 else ""
+    return TableCell(f"{sign}{found.value}{star}", found.interval)
 
 
 def _without_n(found: TableCell | None) -> TableCell | None:

@@ -28,10 +28,12 @@ def decimal_limit(limit: Any) -> str | None:
     return None if number is None else max(f"{number:.3f}", f"{number:.12g}", key=len)
 
 
-def decimal_below(value: Any, limit: Any) -> str | None:
-    """The value with as many decimals as it needs to appear below its limit: .9996 is not shown as 1.000."""
+def decimal_below(value: Any, limit: Any, places: int = 3) -> str | None:
+    """The value with ``places`` decimals, or as many as it needs to appear below its limit: .9996 is not 1.000."""
     number, least = finite(value), finite(limit)
-    return decimal(value, 3 if number is None or least is None else places_below(number, least))
+    if number is not None and least is not None:
+        places = places_below(number, least, places)
+    return decimal(value, places)
 
 
 def probability(value: Any) -> str | None:
