@@ -84,6 +84,12 @@ def test_any_lengths_and_confidences_can_be_parted(tokens: list[int], sure: list
         assert sum(len(part["tokens"]) for part in parts.values()) == len(tokens)
 
 
+def test_a_frequent_length_is_a_part_of_its_own() -> None:
+    columns = {"tokens": np.array([3, 5, *[7] * 40, 9, 20])}
+    parts = {name: len(part["tokens"]) for name, part in group_by_length(columns).items()}
+    assert parts == {"3–5 tokens": 2, "7 tokens": 40, "9–20 tokens": 2}
+
+
 def test_calibration_equals_a_loop() -> None:
     generator = np.random.default_rng(0)
     sure, right = np.append(generator.random(200), 1.0), generator.random(201) < 0.7

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Real
 
 
 def even_ranges(
-    values: Float[np.ndarray, " batch"], count: int
+    values: Real[np.ndarray, " batch"], count: int
 ) -> list[tuple[float, float, Bool[np.ndarray, " batch"]]]:
     """Up to ``count`` ranges in their order: the lowest and highest bound of each, and which values lie in it.
 

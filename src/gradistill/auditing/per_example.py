@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -346,18 +345,17 @@ def by_label(columns: Columns, names: Sequence[str]) -> dict[str, Columns]:
 
 
 def group_by_length(columns: Columns, parts: int = 3) -> dict[str, Columns]:
-    """The columns split by length into about equal parts. Length is in tokens, or in words if tokens are unknown."""
+    """The columns split by length into about equal parts (``even_ranges``), in ascending order.
+
+    Length is in tokens, or in words if tokens are unknown. A part is named by its shortest and longest example.
+    """
     unit = "tokens" if "tokens" in columns else "words"
-    tokens = columns[unit]
-    bounds = np.unique(np.quantile(tokens, np.linspace(0, 1, parts + 1)).astype(int))
-    bounds[-1] += 1
-    if len(bounds) == 1:
-        bounds = np.array([tokens.min(), tokens.max() + 1])
+    lengths = columns[unit]
     groups = {}
-    for low, high in pairwise(bounds):
-        name = f"{low}–{high - 1} {unit}" if high - 1 > low else f"{low} {unit}"
-        groups[name] = select_rows(columns, (tokens >= low) & (tokens < high))
-    return {name: part for name, part in groups.items() if count_rows(part)}
+    for _, _, inside in even_ranges(lengths, parts):
+        low, high = int(lengths[inside].min()), int(lengths[inside].max())
+        groups[f"{low}–{high} {unit}" if high > low else f"{low} {unit}"] = select_rows(columns, inside)
+    return groups
 
 
 def by_confidence(columns: Columns, parts: int = 5) -> dict[tuple[float, float], Columns]:
