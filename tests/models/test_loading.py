@@ -15,7 +15,7 @@ import torch
 import transformers as tr
 from datasets import Dataset
 from safetensors.torch import save_file
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
 
 from families import build, collated
 from gradistill.batch import Batch
@@ -483,6 +483,19 @@ def test_tokenizers_that_cut_on_other_sides_are_refused_and_of_padding_the_batch
     student.truncation_side = "left"
     with pytest.raises(ModelError, match=r"truncation_side: 'left' \(student\) and 'right' \(teacher\)"):
         check_same_tokens(student, tokenizer())
+
+
+def test_tokenizers_whose_batches_are_padded_on_other_sides_are_refused() -> None:
+    student, teacher = tokenizer(), tokenizer()
+    for one in (student, teacher):  # [CLS] is the last token, as XLNet has it
+        ids = [(name, one.convert_tokens_to_ids(name)) for name in ("[SEP]", "[CLS]")]
+        one.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A [SEP] [CLS]", special_tokens=ids
+        )
+    check_same_tokens(student, teacher)
+    student.padding_side = "left"
+    with pytest.raises(ModelError, match=r"side of padding: 'left' \(student\) and 'right' \(teacher\)"):
+        check_same_tokens(student, teacher)
 
 
 def test_no_rows_are_no_difference() -> None:

@@ -73,11 +73,7 @@ def row_batches(
         )
     if not len(rows):
         raise GradistillError("There are no rows.", expected="one row at least")
-    if labels is not None and len(labels) != len(rows):
-        raise GradistillError(
-            f"There are {len(labels)} labels to explain, and {len(rows)} rows.",
-            expected="one label for each row",
-        )
+    check_labels(labels, rows)
     for places in by_length(_lengths(rows), tokens_at_once or most_tokens(device)):
         columns = collate([rows[place] for place in places])
         chosen = None

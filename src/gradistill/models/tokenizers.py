@@ -5,6 +5,7 @@ from __future__ import annotations
 from datasets import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from gradistill.data.collator import padding_side
 from gradistill.data.tasks import Task
 from gradistill.data.tokenization import encode
 from gradistill.errors import ModelError
@@ -25,8 +26,8 @@ _SPECIMENS = (
 def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
     """Raise ModelError, with the difference, unless both give every text the same token ids.
 
-    It compares the vocabularies, the special tokens, the side on which they truncate, and the ids of a few specimens
-    (which show a difference in case or normalisation despite equal vocabularies). ``check_same_rows`` compares the rows
+    It compares the vocabularies, the special tokens, the sides on which they truncate and on which batches are padded,
+    and the ids of a few specimens (which show a difference in case or normalisation despite equal vocabularies). ``check_same_rows`` compares the rows
     of the data.
     """
     differences = [
@@ -120,8 +121,8 @@ def _special_differences(student: PreTrainedTokenizerBase, teacher: PreTrainedTo
         "cls_token", "sep_token", "pad_token", "unk_token", "mask_token", "bos_token", "eos_token",
         "truncation_side",
     )  # fmt: skip
+    compared = [(role, getattr(student, role, None), getattr(teacher, role, None)) for role in roles]
+    compared.append(("side of padding", padding_side(student), padding_side(teacher)))
     return [
-        f"{role}: {getattr(student, role, None)!r} (student) and {getattr(teacher, role, None)!r} (teacher)"
-        for role in roles
-        if getattr(student, role, None) != getattr(teacher, role, None)
+        f"{what}: {own!r} (student) and {other!r} (teacher)" for what, own, other in compared if own != other
     ]
