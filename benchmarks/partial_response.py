@@ -56,7 +56,7 @@ def measured(bench: Path, data: Path, task: str) -> dict[str, Any]:
     texts = list(islice((text for text in every if count_words(text) >= MIN_WORDS), TEXTS))
     pool, words = word_pool(texts), [count_words(text) for text in texts]
     kept = draw_coalitions(words, seed=0)
-    gone = 1 - np.stack([own.mean(axis=1) for own in kept])
+    removed_share = 1 - np.stack([own.mean(axis=1) for own in kept])
 
     def copies_of(row: int, own: Kept) -> list[Any]:
         return substituted_copies(texts[row], own, draw_words(pool, (len(own), own.shape[1]), 0, row))
@@ -72,17 +72,17 @@ def measured(bench: Path, data: Path, task: str) -> dict[str, Any]:
     for name in STUDENTS:
         student = next(path for path in (bench / f"{LAYERS}-layers").glob(f"{name}-[01]") if path.is_dir())
         models[name] = load_classifier(str(student))[0]
-    found: dict[str, Any] = {"explained": explained(effects(taught, taught[:, 0].argmax(-1)), gone)}
+    found: dict[str, Any] = {"explained": explained(effects(taught, taught[:, 0].argmax(-1)), removed_share)}
     for name, model in models.items():
-        columns = response_columns(logits(model), taught, words, gone=gone)
+        columns = response_columns(logits(model), taught, words, removed_share=removed_share)
         figures = estimates(columns, FIGURES)
         found[name] = {key: e.as_dict() for group in figures.values() for key, e in group.items()}
     return found
 
 
-def explained(effects: np.ndarray, gone: np.ndarray) -> float:
-    """The mean over texts of the share of the variance that a line over the words that are gone explains."""
-    left = (beyond_count(effects, gone) ** 2).sum(axis=1)
+def explained(effects: np.ndarray, removed_share: np.ndarray) -> float:
+    """The mean over texts of the share of the variance that a line over the words that are removed_share explains."""
+    left = (beyond_count(effects, removed_share) ** 2).sum(axis=1)
     return float(np.mean(1 - left / ((effects - effects.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)))
 
 

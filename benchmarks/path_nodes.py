@@ -19,8 +19,8 @@ from full_rows import ORDER, models_of, shown_name
 from measuring import RESULTS, YARDSTICK, json_lines, markdown, publish
 from separation import data_of
 
-from gradistill.auditing.evaluate import Examiner
 from gradistill.auditing.methods import IntegratedGradients
+from gradistill.auditing.model_comparison import ModelComparison
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.statistics import mean_estimate
 from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
@@ -84,8 +84,8 @@ def agreements(
     found: list[list[dict[str, Any]]] = [[] for _ in students]
     for start, paths, nodes in grid:
         method = _OfPaths(paths * nodes, baseline=start, draws=paths)
-        examiner = Examiner(models[0], models[1:], splits.task, method, pool=pool)
-        for own, columns in zip(found, examiner.agreement(drawn_rows(rows, ROWS, 0)), strict=True):
+        comparison = ModelComparison(models[0], models[1:], splits.task, method, pool=pool)
+        for own, columns in zip(found, comparison.agreement(drawn_rows(rows, ROWS, 0)), strict=True):
             figure = mean_estimate(columns["signed"], bounds=(-1.0, 1.0))
             own.append({"start": start, "paths": paths, "nodes": nodes, **figure.as_dict()})
     return found

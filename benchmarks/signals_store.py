@@ -33,7 +33,7 @@ from gradistill.data import Collator, align_labels, encode, load_splits
 from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import label_names, load_classifier, load_tokenizer, set_padding
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Pair, Term
+from gradistill.objectives import EpochProgress, Pair, Term
 from gradistill.recipe import load_recipe
 from gradistill.report.terminal import results_table
 from gradistill.signals import SignalValues
@@ -104,7 +104,7 @@ class Bench:
         weights = {term.name: term.weight for term in self.terms}
 
         def run(batch: Batch) -> None:
-            distances, _ = step.distances(self.student, batch, Moment())
+            distances, _ = step.distances(self.student, batch, EpochProgress())
             torch.stack([weights[name] * d.mean() for name, d in distances.items()]).sum().backward()
             optimizer.step()
             optimizer.zero_grad()

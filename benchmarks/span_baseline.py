@@ -22,7 +22,7 @@ from measuring import markdown, publish
 from gradistill import StoreChoice, distill, finetune, load_recipe
 from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.word_targets import WordTarget
-from gradistill.auditing.evaluate import FLOOR_SEEDS
+from gradistill.auditing.model_comparison import FLOOR_SEEDS
 from gradistill.batch import Batch
 from gradistill.data import Collator, encode, load_splits
 from gradistill.models.loading import load_classifier, load_tokenizer

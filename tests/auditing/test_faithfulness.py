@@ -10,13 +10,13 @@ import pytest
 
 from families import build
 from gradistill.auditing import faithfulness as module
-from gradistill.auditing.evaluate import Examiner
+from gradistill.auditing.changed_text_comparison import ChangedTextComparison, TextRows
 from gradistill.auditing.faithfulness import UNITS, faithfulness, word_occlusion
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
+from gradistill.auditing.model_comparison import ModelComparison
 from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.response import log_odds
-from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.data import Collator, encode, load_splits
 from gradistill.data.changed_copies import draw_words, substituted_copies
 from gradistill.data.raw_words import row_texts
@@ -220,7 +220,7 @@ def test_words_of_models_are_scored_and_masked(small: Any) -> None:
     )
     rows, task = splits.rows["train"].select(range(6)), splits.task
     predictors = [ClassifierPredictor(each, pieces) for each in (model, other)]
-    examined = Examiner(predictors[0], predictors[1:], task, GradientXInput())
+    examined = ModelComparison(predictors[0], predictors[1:], task, GradientXInput())
     scores = [own or [] for own in examined.word_scores(rows)]
     encoded, collate = encode(rows, pieces, task).dataset, Collator(pieces)
     teacher = predict_rows(model, encoded, collate)
@@ -229,8 +229,8 @@ def test_words_of_models_are_scored_and_masked(small: Any) -> None:
         for own, tokens in zip(of_words, of_tokens, strict=True):  # each word of these texts is one token
             assert own == pytest.approx(tokens)
     texts = row_texts(rows, task)
-    examiner = WordExaminer(predictors[0], predictors[1:], ["a"])
-    (found,) = examiner.faithfulness(TextRows(texts, rows["index"][:]), scores)
+    comparison = ChangedTextComparison(predictors[0], predictors[1:], ["a"])
+    (found,) = comparison.faithfulness(TextRows(texts, rows["index"][:]), scores)
     for owner, predictor, own in zip(("teacher", "student"), predictors, scores, strict=True):
         wanted = faithfulness(predictor, own, teacher.labels, masks_of(texts))
         for name, values in wanted.items():
@@ -246,8 +246,8 @@ def test_without_masks_words_are_replaced_and_without_scores_occluded() -> None:
         return [0.0, sum(len(word) * (-1) ** k for text in texts for k, word in enumerate(text.split()))]
 
     model = OfWords(logits_of, can_mask=False)
-    examiner = WordExaminer(model, [model], ["longer", "words", "x"], seed=1)
-    (found,) = examiner.faithfulness(TextRows(rows, [4, 7]), [None, [np.arange(5.0), np.arange(6.0)]])
+    comparison = ChangedTextComparison(model, [model], ["longer", "words", "x"], seed=1)
+    (found,) = comparison.faithfulness(TextRows(rows, [4, 7]), [None, [np.arange(5.0), np.arange(6.0)]])
     drawn = [draw_words(["longer", "words", "x"], (1, n), 1, number)[0] for n, number in ((5, 4), (6, 7))]
     copies_of = lambda row, kept: substituted_copies(rows[row], kept, [drawn[row]] * len(kept))  # noqa: E731
     labels = np.array([int(logits_of(row, np.ones(1))[1] > 0) for row in rows])
@@ -256,7 +256,7 @@ def test_without_masks_words_are_replaced_and_without_scores_occluded() -> None:
     assert found["teacher_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
     assert found["student_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
     given = [np.arange(5.0), np.arange(6.0)]
-    (found,) = examiner.faithfulness(TextRows(rows, [4, 7]), [given, given])
+    (found,) = comparison.faithfulness(TextRows(rows, [4, 7]), [given, given])
     wanted = faithfulness(model, given, labels, copies_of)
     assert found["student_comprehensiveness"] == pytest.approx(wanted["comprehensiveness"])
     assert (

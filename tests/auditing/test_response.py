@@ -125,27 +125,29 @@ def _figures(student: np.ndarray, teacher: np.ndarray, words: list[int]) -> dict
 
 def test_partial_agreement_is_that_of_residuals():
     student, teacher = _logits(6)[..., 0], _logits(7)[..., 0]
-    gone = np.random.default_rng(8).random(student.shape)
-    found = effect_agreement(beyond_count(student, gone), beyond_count(teacher, gone))
+    removed_share = np.random.default_rng(8).random(student.shape)
+    found = effect_agreement(beyond_count(student, removed_share), beyond_count(teacher, removed_share))
     for row, r in enumerate(found):
-        x, a, b = (values[row] for values in (gone, student, teacher))
+        x, a, b = (values[row] for values in (removed_share, student, teacher))
         ab, ax, bx = (stats.pearsonr(*pair)[0] for pair in ((a, b), (a, x), (b, x)))
         assert r == pytest.approx((ab - ax * bx) / np.sqrt((1 - ax**2) * (1 - bx**2)), abs=1e-12)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_what_follows_from_the_number_of_words_is_taken_out(multi_label: bool):
-    """Two models that react to nothing but how many words are gone agree wholly, and share no reason."""
-    gone = np.random.default_rng(9).random((30, 16))
-    line = np.concatenate([np.zeros((30, 1)), gone], axis=1)[..., None]
+    """Two models that react to nothing but how many words are removed_share agree wholly, and share no reason."""
+    removed_share = np.random.default_rng(9).random((30, 16))
+    line = np.concatenate([np.zeros((30, 1)), removed_share], axis=1)[..., None]
     teacher, student = line * [3.0, -1.0] + [9.0, 0.0], line * [0.5, -0.2]
     if not multi_label:
         teacher, student = (np.concatenate([z[..., :1], -z[..., :1]], axis=-1) for z in (teacher, student))
-    found = response_columns(student, teacher, [9] * 30, gone=gone, multi_label=multi_label)
+    found = response_columns(student, teacher, [9] * 30, removed_share=removed_share, multi_label=multi_label)
     assert found["response"] == pytest.approx(np.ones(30))
     assert np.isnan(found["response_partial"]).all()
     noise = np.random.default_rng(10).normal(size=teacher.shape)
-    found = response_columns(student + noise, teacher + noise, [9] * 30, gone=gone, multi_label=multi_label)
+    found = response_columns(
+        student + noise, teacher + noise, [9] * 30, removed_share=removed_share, multi_label=multi_label
+    )
     assert found["response_partial"] == pytest.approx(np.ones(30))
     assert (found["response_partial"] > found["response"]).all()
     without = response_columns(student, teacher, [9] * 30, multi_label=multi_label)

@@ -440,12 +440,12 @@ def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     source = small.choice("two")
     splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
     predictor = ClassifierPredictor(model, load_tokenizer(str(small.teachers["two"])))
-    examiner = evaluate.Examiner(predictor, [predictor], splits.task, GradientXInput())
+    comparison = evaluate.ModelComparison(predictor, [predictor], splits.task, GradientXInput())
 
     def peak(rows: int) -> int:
         some = splits.rows["train"].select([k % 20 for k in range(rows)])
         tracemalloc.start()
-        for _ in examiner.blocks(some):
+        for _ in comparison.blocks(some):
             gc.collect()
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()

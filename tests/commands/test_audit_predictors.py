@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from byte_level import byte_level
 from families import build
 from gradistill.auditing import evaluate
-from gradistill.auditing.evaluate import Examiner
 from gradistill.auditing.function_predictor import FunctionPredictor
 from gradistill.auditing.methods import method
+from gradistill.auditing.model_comparison import ModelComparison
 from gradistill.auditing.predictions import predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.cli.app import app
@@ -289,8 +289,8 @@ def test_scores_of_words_are_sums_over_their_tokens(small: Any) -> None:
     cut = tokenizer((*SPECIAL, "fi", "##lm", "the", "w", "##as", "ver", "##y", "."))
     models = [build("bert", labels=2, seed=k, initializer_range=0.5) for k in range(2)]
     predictors = [ClassifierPredictor(models[0], tokenizer(WORDS)), ClassifierPredictor(models[1], cut)]
-    examiner = Examiner(predictors[0], predictors[1:], task, method("gradient_x_input"))
-    (found,) = examiner.agreement(rows)
+    comparison = ModelComparison(predictors[0], predictors[1:], task, method("gradient_x_input"))
+    (found,) = comparison.agreement(rows)
     assert np.isfinite(found["saliency"]).all()
     whole, halves = (encode(rows, p.tokenizer, task).dataset for p in predictors)
     teacher = predict_rows(models[0], whole, Collator(predictors[0].tokenizer))
@@ -323,9 +323,9 @@ def test_characters_that_a_token_holds_together_are_compared_together(small: Any
     )
     models = [build("bert", labels=2, seed=k, initializer_range=0.5) for k in range(2)]
     predictors = [ClassifierPredictor(*pair) for pair in zip(models, (joined, single), strict=True)]
-    examiner = Examiner(predictors[0], predictors[1:], task, method("gradient_x_input"))
-    (found,) = examiner.agreement(rows)
-    (block,) = examiner.blocks(rows)
+    comparison = ModelComparison(predictors[0], predictors[1:], task, method("gradient_x_input"))
+    (found,) = comparison.agreement(rows)
+    (block,) = comparison.blocks(rows)
     inputs = [encode(rows, p.tokenizer, task).dataset for p in predictors]
     teacher = predict_rows(models[0], inputs[0], Collator(joined))
     student = predict_rows(models[1], inputs[1], Collator(single), labels=teacher.labels)
@@ -345,7 +345,7 @@ def test_characters_that_a_token_holds_together_are_compared_together(small: Any
         assert [(word["start"], word["end"]) for word in words] == list(zip(ends - sizes, ends, strict=True))
         shares = teacher.maps[row] / teacher.maps[row].sum()
         assert [word["teacher"] for word in words] == pytest.approx(shares.tolist(), abs=1e-4)
-    for own in examiner.word_scores(rows):
+    for own in comparison.word_scores(rows):
         assert own
         assert all(len(scores) == len(text) for scores, text in zip(own, texts, strict=True))
         assert np.isfinite(np.concatenate(own)).all()
@@ -360,14 +360,16 @@ def test_expected_gradients_cost_nothing_where_the_teacher_has_no_maps_and_follo
     rows = splits.rows["train"].select(range(4))
     models = [build("bert", labels=2, seed=k, initializer_range=0.5) for k in range(2)]
     teacher, student = (ClassifierPredictor(model, tokenizer(WORDS)) for model in models)
-    examiner = Examiner(teacher, [student], splits.task, method("gradient_norm"), pool=WORDS)
-    values = [examiner.expected_gradients(rows, seed)[0].columns["expected_gradients"] for seed in (0, 0, 1)]
+    comparison = ModelComparison(teacher, [student], splits.task, method("gradient_norm"), pool=WORDS)
+    values = [
+        comparison.expected_gradients(rows, seed)[0].columns["expected_gradients"] for seed in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(values[0], values[1])
     assert not np.allclose(values[0], values[2])
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "predict_rows", None)
         predictor = FunctionPredictor(lambda texts: np.full((len(texts), 2), 0.5), ("negative", "positive"))
-        (found,) = replace(examiner, teacher=predictor).expected_gradients(rows, 0)
+        (found,) = replace(comparison, teacher=predictor).expected_gradients(rows, 0)
     assert (found.columns, found.floors) == ({}, [])
 
 
@@ -381,10 +383,10 @@ def test_words_that_one_model_does_not_read_are_left_out(small: Any) -> None:
         ClassifierPredictor(model, tokenizer(WORDS)),
         ClassifierPredictor(model, tokenizer(WORDS), 8),
     )
-    (found,) = Examiner(long, [short], splits.task, method("gradient_norm")).agreement(rows)
+    (found,) = ModelComparison(long, [short], splits.task, method("gradient_norm")).agreement(rows)
     assert found["tokens"][0] == 8
     assert np.isfinite(found["saliency"][0])
-    scores = Examiner(long, [short], splits.task, method("gradient_norm")).word_scores(rows)
+    scores = ModelComparison(long, [short], splits.task, method("gradient_norm")).word_scores(rows)
     assert [np.isnan(own[0]).tolist() for own in scores if own] == [[False] * 8, [False] * 6 + [True] * 2]
 
 

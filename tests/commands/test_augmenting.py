@@ -24,7 +24,7 @@ from gradistill.commands.signal_stores import StoreChoice
 from gradistill.commands.store_signals import store_signals
 from gradistill.data import Collator, DataChoice, get_task, load_unlabelled
 from gradistill.errors import DataError, RecipeError, StoreError
-from gradistill.objectives import HardLabel, Moment
+from gradistill.objectives import EpochProgress, HardLabel
 from gradistill.recipe import load_recipe
 from small import logged, texts, write_table
 from typed_command import exit_code
@@ -88,7 +88,7 @@ def test_a_hard_label_learns_nothing_from_them(kind: str, small: Any) -> None:
     logits = torch.randn(len(rows), run.task.num_labels, dtype=torch.float64, requires_grad=True)
     if kind == "score":
         batch = replace(batch, labels=batch.labels.double())  # pyright: ignore[reportOptionalMemberAccess]
-    values = HardLabel().distance({"logits": logits}, {}, batch, Moment())
+    values = HardLabel().distance({"logits": logits}, {}, batch, EpochProgress())
     (gradient,) = torch.autograd.grad(values.sum(), logits)
     assert values[:20].all()
     assert gradient[:20].any(dim=-1).all()

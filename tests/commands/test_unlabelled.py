@@ -13,7 +13,7 @@ from gradistill.batch import UNLABELLED, Batch
 from gradistill.commands.distill import distill
 from gradistill.commands.signal_stores import StoreChoice
 from gradistill.errors import DataError, RecipeError
-from gradistill.objectives import Moment, all_objectives
+from gradistill.objectives import EpochProgress, all_objectives
 from gradistill.recipe import load_recipe
 from slow import slow
 from small import logged, texts, write_table
@@ -61,7 +61,9 @@ def test_hard_labels_pass_them_over(labels: int) -> None:
     gold = torch.tensor([1.0, float("nan")]) if labels == 1 else torch.tensor([1, UNLABELLED])
     mask = torch.ones(2, 4, dtype=torch.bool)
     logits = torch.randn(2, labels, requires_grad=True)
-    found = all_objectives()["hard_label"]().distance({"logits": logits}, {}, Batch({}, mask, gold), Moment())
+    found = all_objectives()["hard_label"]().distance(
+        {"logits": logits}, {}, Batch({}, mask, gold), EpochProgress()
+    )
     (gradient,) = torch.autograd.grad(found.sum(), logits)
     assert found[0] > 0
     assert found[1] == 0

@@ -10,7 +10,7 @@ import math
 import torch
 
 from gradistill.batch import Batch
-from gradistill.objectives import Moment
+from gradistill.objectives import EpochProgress
 
 B, V, T, D, C, L = 3, 2, 5, 4, 3, 2
 LENGTHS = (5, 3, 2)
@@ -27,8 +27,10 @@ def pair_of(signals: dict[str, tuple[int, ...]]) -> tuple[dict[str, torch.Tensor
     return student, {k: torch.randn(shape, dtype=torch.float64) for k, shape in signals.items()}
 
 
-def measured(objective: object, student: dict, teacher: dict, moment: Moment | None = None) -> list[float]:
-    return objective.distance(student, teacher, BATCH, moment or Moment()).tolist()
+def measured(
+    objective: object, student: dict, teacher: dict, progress: EpochProgress | None = None
+) -> list[float]:
+    return objective.distance(student, teacher, BATCH, progress or EpochProgress()).tolist()
 
 
 def softmax(z: list[float]) -> list[float]:

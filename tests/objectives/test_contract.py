@@ -18,7 +18,7 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
+from gradistill.objectives import EpochProgress, Objective, Pair, Term, all_objectives
 from gradistill.signals import AttributionScores, compute_signals
 from gradistill.signals.counterfactual import edited_ids_of
 from gradistill.signals.teacher import OnlineTeacher
@@ -161,7 +161,7 @@ def with_draws(batch: Batch, step: Step) -> Batch:
 
 
 def distances(step: Step, student: Any, batch: Batch) -> torch.Tensor:
-    (found,) = step.distances(student, with_draws(batch, step), Moment())[0].values()
+    (found,) = step.distances(student, with_draws(batch, step), EpochProgress())[0].values()
     return found
 
 
@@ -243,7 +243,7 @@ def test_zero_on_identical_signals(name: str, labels: int) -> None:
             )
             batch = replace(batch, edited_ids=edited_ids_of(answers, batch))
             signals |= {key: answers[request] for key, request in requests.items()}
-    assert objective.distance(signals, signals, batch, Moment()).abs().max() < 1e-6
+    assert objective.distance(signals, signals, batch, EpochProgress()).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(

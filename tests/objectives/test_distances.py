@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.attribution.normalization import unit_maps
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.objectives import AttributionMap, ModelFacts, Moment, Pair, all_objectives
+from gradistill.objectives import AttributionMap, EpochProgress, ModelFacts, Pair, all_objectives
 from objectives.loops import (
     GOLD,
     LENGTHS,
@@ -55,11 +55,11 @@ def test_soft_label(divergence: str, squared: bool) -> None:
 
 def test_soft_label_anneals_to_one_and_survives_one_epoch() -> None:
     objective = all_objectives()["soft_label"](4.0, anneal=True)
-    assert [objective.temperature_at(Moment(e, 4)) for e in range(4)] == [4.0, 3.0, 2.0, 1.0]
-    assert objective.temperature_at(Moment(0, 1)) == 4.0
+    assert [objective.temperature_at(EpochProgress(e, 4)) for e in range(4)] == [4.0, 3.0, 2.0, 1.0]
+    assert objective.temperature_at(EpochProgress(0, 1)) == 4.0
     student, teacher = pair_of({"logits": (B, C)})
     plain = all_objectives()["soft_label"](1.0)
-    assert measured(objective, student, teacher, Moment(3, 4)) == measured(plain, student, teacher)
+    assert measured(objective, student, teacher, EpochProgress(3, 4)) == measured(plain, student, teacher)
 
 
 def test_regression_distances() -> None:
@@ -208,7 +208,7 @@ def test_means_over_words_are_of_the_whole_step() -> None:
         own = numbers[rows]
         columns = {"input_ids": torch.ones_like(own), "word_ids": own}
         student, teacher = ({"scores": each[rows], "words": read[rows]} for each in maps)
-        return objective.distance(student, teacher, Batch.of(columns, **step), Moment()).sum()
+        return objective.distance(student, teacher, Batch.of(columns, **step), EpochProgress()).sum()
 
     whole = summed(slice(0, 8))
     torch.testing.assert_close(summed(slice(0, 4)) + summed(slice(4, 8)), whole)

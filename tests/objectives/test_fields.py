@@ -12,7 +12,7 @@ import torch
 from families import build, collated
 from gradistill.batch import Batch
 from gradistill.models.probe import Probe
-from gradistill.objectives import Moment, Objective, Pair, all_objectives
+from gradistill.objectives import EpochProgress, Objective, Pair, all_objectives
 from gradistill.signals import (
     AttentionVectors,
     AttributionScores,
@@ -163,7 +163,7 @@ def _fingerprint(objective: Objective, of_words: bool) -> tuple[object, ...]:
     asked = tuple(tuple(objective.signals(pair, role).items()) for role in ("student", "teacher"))
     torch.manual_seed(0)
     signals = [{key: torch.rand(_shape(request)) for key, request in role} for role in asked]
-    found = objective.distance(signals[0], signals[1], Batch.of(collated()), Moment(1, 3))
+    found = objective.distance(signals[0], signals[1], Batch.of(collated()), EpochProgress(1, 3))
     return (*asked, str(objective.projections(pair)), *(round(x, 6) for x in found.tolist()))
 
 

@@ -21,8 +21,8 @@ from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import (
     AttributionMap,
+    EpochProgress,
     HardLabel,
-    Moment,
     Pair,
     Rationale,
     SoftLabel,
@@ -70,7 +70,7 @@ def step_of(objective: Any, family: str = "bert") -> tuple[Step, Any]:
 def distances(objective: Any, family: str = "bert", **known: Any) -> tuple[torch.Tensor, Any]:
     step, student = step_of(objective, family)
     with second_order_attention(student):
-        (values,) = step.distances(student, replace(batch(), **known), Moment())[0].values()
+        (values,) = step.distances(student, replace(batch(), **known), EpochProgress())[0].values()
         values.sum().backward()
     return values.detach(), student
 
@@ -147,7 +147,7 @@ def test_distances_equal_naive_loops() -> None:
             torch.stack([torch.as_tensor(x).double() for x in smoothed]) / known,
         ),
     ):
-        values = objective.distance(student, teacher, of_tokens, Moment())
+        values = objective.distance(student, teacher, of_tokens, EpochProgress())
         torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -177,7 +177,7 @@ def test_maps_of_words_equal_a_naive_loop(kind: Any, view: str) -> None:
     step, student = step_of(objective)
     student.double(), step.teacher.model.double()  # pyright: ignore[reportOptionalMemberAccess]
     draws = drawn_for(batch(), 3, 5, epoch=1)
-    (values,) = step.distances(student, replace(batch(), drawn=draws), Moment())[0].values()
+    (values,) = step.distances(student, replace(batch(), drawn=draws), EpochProgress())[0].values()
     predicted = logits_of(2).argmax(-1)
     places = drawn_places(batch(), predicted, 2, [1]).tolist()
     expected = []
@@ -240,7 +240,7 @@ def test_padding_changes_no_map_of_a_word(kind: Any) -> None:
     found = []
     for one in (columns, wide):
         with second_order_attention(student):
-            found.append(step.distances(student, Batch.of(one), Moment())[0][kind.name].detach())
+            found.append(step.distances(student, Batch.of(one), EpochProgress())[0][kind.name].detach())
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)  # float32, as in test_contract.py
 
 

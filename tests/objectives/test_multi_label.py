@@ -18,7 +18,7 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Pair, Term, all_objectives
+from gradistill.objectives import EpochProgress, Pair, Term, all_objectives
 from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import AttributionScores, InputGradient, compute_signals
 from gradistill.signals.counterfactual import edited_ids_of
@@ -89,7 +89,7 @@ def test_zero_on_identical_models(name: str) -> None:
         answers = compute_signals(student, step.student.probe, batch, requests.values(), create_graph=False)
         batch = replace(batch, edited_ids=edited_ids_of(answers, batch))
         seen |= {key: answers[request] for key, request in requests.items()}
-    assert EVERY[name].distance(seen, seen, batch, Moment()).abs().max() < 1e-6
+    assert EVERY[name].distance(seen, seen, batch, EpochProgress()).abs().max() < 1e-6
 
 
 def of(name: str, student: Any, teacher: Any, labels: Any = None, **fields: Any) -> list[float]:
@@ -97,7 +97,7 @@ def of(name: str, student: Any, teacher: Any, labels: Any = None, **fields: Any)
     share = None if labels is None else (~labels[:, 0].isnan()).double().mean()
     batch = Batch({}, mask, labels=labels, multi_label=True, labels_per_example=share)
     objective = all_objectives()[name](**fields)
-    return objective.distance(student, teacher, batch, Moment()).tolist()
+    return objective.distance(student, teacher, batch, EpochProgress()).tolist()
 
 
 def bernoulli_kl(p: float, q: float) -> float:

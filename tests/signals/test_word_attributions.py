@@ -17,7 +17,7 @@ from gradistill.batch import Batch
 from gradistill.data import Collator, encode
 from gradistill.data.tasks import inferred_task
 from gradistill.models.probe import Probe
-from gradistill.objectives import AttributionMap, Moment
+from gradistill.objectives import AttributionMap, EpochProgress
 from gradistill.signals import WordScores, WordsRead, compute_signals
 from gradistill.signals.word_attributions import share_outside_words, summed_by_word
 
@@ -99,7 +99,7 @@ def test_words_that_either_model_cuts_off_do_not_count() -> None:
     both = (read[0] * read[1]).bool().unsqueeze(1)
     changed = torch.where(both, scores[0], scores[2])
     distances = [
-        objective.distance({"scores": own, "words": read[0]}, theirs, batch, Moment())
+        objective.distance({"scores": own, "words": read[0]}, theirs, batch, EpochProgress())
         for own in (scores[0], changed)
     ]
     assert torch.equal(*distances)

@@ -14,7 +14,7 @@ from gradistill.batch import Batch
 from gradistill.errors import RecipeError, TrainingError
 from gradistill.models.attention import second_order_attention
 from gradistill.objectives import AttributionMap, HardLabel, HiddenStates, Rationale, SoftLabel, Term
-from gradistill.objectives.base import Moment
+from gradistill.objectives.base import EpochProgress
 from gradistill.recipe import ComputeSettings, load_recipe
 from gradistill.training.answers_first import AnswersFirst
 from training.conftest import AGAINST
@@ -34,10 +34,10 @@ def gradients(kit: Any, terms: Sequence[Term]) -> tuple[dict[str, Tensor], dict[
     student = trainer.model.train()
     batch = Batch.of(kit.padded(kit.rows(3)))
     with second_order_attention(student):
-        distances, _ = trainer.step.distances(student, batch, Moment())
+        distances, _ = trainer.step.distances(student, batch, EpochProgress())
     named = {name: p for name, p in student.named_parameters() if p.requires_grad}
     losses = [
-        sum(t.weight * distances[t.name].mean() for t in terms if t.objective.answers is answers)
+        sum(t.weight * distances[t.name].mean() for t in terms if t.objective.is_prediction_loss is answers)
         for answers in (True, False)
     ]
     found = [

@@ -18,7 +18,7 @@ from families import VOCABULARY, build
 from gradistill.attribution import gradients
 from gradistill.batch import Batch
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Pair
+from gradistill.objectives import EpochProgress, Pair
 from gradistill.recipe import load_recipe
 from gradistill.signals import Logits
 from gradistill.signals.teacher import OnlineTeacher
@@ -73,7 +73,7 @@ def a_step(method: str, labels: int, layers: int, *, trimmed: bool) -> tuple[Ste
 
 
 def run(step: Step, student: Any, batch: Batch) -> None:
-    distances, _ = step.distances(student, batch, Moment())
+    distances, _ = step.distances(student, batch, EpochProgress())
     torch.stack([term.weight * distances[term.name].mean() for term in step.terms]).sum().backward()
 
 

@@ -14,7 +14,7 @@ from families import build
 from gradistill import DistillationTrainer
 from gradistill.batch import Batch
 from gradistill.errors import TrainingError
-from gradistill.objectives import Moment, Term
+from gradistill.objectives import EpochProgress, Term
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.objectives.soft_label import SoftLabel
 
@@ -109,7 +109,7 @@ def test_rows_without_a_label_do_not_count_in_the_average_of_the_labels() -> Non
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     gold = torch.tensor([2, -100, 0, 1])
     batch = Batch({}, torch.ones(4, 5).bool(), gold)
-    found = HardLabel().distance({"logits": logits}, {}, batch, Moment())
+    found = HardLabel().distance({"logits": logits}, {}, batch, EpochProgress())
     kept = [-logits[row].log_softmax(-1)[label] for row, label in enumerate(gold.tolist()) if label >= 0]
     torch.testing.assert_close(found.mean(), sum(kept) / 3)
     assert found[1] == 0

@@ -105,8 +105,8 @@ def temperatures(kit: Any, monkeypatch: pytest.MonkeyPatch, **arguments: Any) ->
     seen: list[float] = []
     real = SoftLabel.temperature_at
 
-    def watched(self: SoftLabel, moment: Any) -> float:
-        seen.append(real(self, moment))
+    def watched(self: SoftLabel, progress: Any) -> float:
+        seen.append(real(self, progress))
         return seen[-1]
 
     monkeypatch.setattr(SoftLabel, "temperature_at", watched)

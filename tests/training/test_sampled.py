@@ -14,7 +14,7 @@ from families import build, collated
 from gradistill.attribution import gradients
 from gradistill.batch import Batch, RandomDraws
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Objective, Pair, Term, all_objectives
+from gradistill.objectives import EpochProgress, Objective, Pair, Term, all_objectives
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training.lazy_terms import drawn_for
 from gradistill.training.step import Step
@@ -45,7 +45,7 @@ def batch_of(labels: int, chosen: tuple[int, ...]) -> Batch:
 
 def measured(step: Step, student: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Distances, and the gradient of their sum."""
-    (values,) = step.distances(student, batch, Moment())[0].values()
+    (values,) = step.distances(student, batch, EpochProgress())[0].values()
     found = torch.autograd.grad(values.sum(), list(student.parameters()), allow_unused=True)
     return values.detach(), torch.cat([g.flatten() for g in found if g is not None])
 
@@ -97,7 +97,7 @@ def test_one_inner_gradient_serves(view: str, passes: int, monkeypatch: pytest.M
         return real(outputs, inputs, **options)
 
     monkeypatch.setattr(gradients.torch.autograd, "grad", counted)
-    step.distances(student, batch_of(5, (4, 0, 2)), Moment())
+    step.distances(student, batch_of(5, (4, 0, 2)), EpochProgress())
     assert through_the_model == [False] * passes + [True] * passes
 
 

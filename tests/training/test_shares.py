@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from families import build, collated
 from gradistill.batch import Batch, RandomDraws
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import Moment, Objective, Pair, Term
+from gradistill.objectives import EpochProgress, Objective, Pair, Term
 from gradistill.objectives.attribution_map import AttributionMap
 from gradistill.objectives.gradient_alignment import GradientAlignment
 from gradistill.objectives.hard_label import HardLabel
@@ -66,13 +66,13 @@ def gradient_of(values: Tensor, student: Any) -> Tensor:
 )
 def test_the_mean_over_all_draws_is_the_whole(objective: Objective, share: float) -> None:
     whole, student = step_of(Term(objective))
-    (expected,) = whole.distances(student, batch_of(), Moment())[0].values()
+    (expected,) = whole.distances(student, batch_of(), EpochProgress())[0].values()
     expected_gradient = gradient_of(expected, student)
     shared = replace(whole, terms=[Term(objective, share=share)])
     draws = list(permutations(range(ROWS)))
     mean, gradient = torch.zeros_like(expected), torch.zeros_like(expected_gradient)
     for place in draws:
-        (found,) = shared.distances(student, batch_of(place), Moment())[0].values()
+        (found,) = shared.distances(student, batch_of(place), EpochProgress())[0].values()
         assert int((found > 0).sum()) == (1 if share == 0.25 else 3)
         mean += found.detach() / len(draws)
         gradient += gradient_of(found, student) / len(draws)
@@ -83,9 +83,9 @@ def test_the_mean_over_all_draws_is_the_whole(objective: Objective, share: float
 def test_terms_of_several_shares_each_see_their_own() -> None:
     """The drawn rows of a smaller share are among those of a larger; values and logits stand at their rows."""
     whole, student = step_of(Term(HardLabel()), Term(GradientAlignment()), Term(AttributionMap()))
-    expected, expected_logits = whole.distances(student, batch_of(), Moment())
+    expected, expected_logits = whole.distances(student, batch_of(), EpochProgress())
     terms = [Term(HardLabel()), Term(GradientAlignment(), share=0.25), Term(AttributionMap(), share=0.5)]
-    found, logits = replace(whole, terms=terms).distances(student, batch_of([2, 0, 3, 1]), Moment())
+    found, logits = replace(whole, terms=terms).distances(student, batch_of([2, 0, 3, 1]), EpochProgress())
     torch.testing.assert_close(logits, expected_logits, rtol=1e-10, atol=1e-12)
     scales = {"hard_label": [1, 1, 1, 1], "gradient_alignment": [0, 4, 0, 0], "attribution_map": [0, 2, 0, 2]}
     for name, scale in scales.items():
@@ -97,7 +97,7 @@ def operations(step: Step, student: Any) -> int:
     signals = step.teacher(batch_of(), (Logits(), *step.signals("teacher")))
     quiet = replace(step, teacher=lambda batch, requests: {r: signals[r][batch.index] for r in requests})
     with FlopCounterMode(display=False) as counter:
-        values = quiet.distances(student, batch_of([2, 0, 3, 1]), Moment())[0].values()
+        values = quiet.distances(student, batch_of([2, 0, 3, 1]), EpochProgress())[0].values()
         torch.stack([value.sum() for value in values]).sum().backward()
     return counter.get_total_flops()
 

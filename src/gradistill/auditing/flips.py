@@ -28,16 +28,16 @@ MARGIN = 1.0
 class Edit:
     """The smallest edit that changes the teacher's label on one row, and its control edit.
 
-    ``gone`` masks the removed words of the edit, ``least`` those of the control edit. ``before``, ``after`` and
-    ``beside`` are the teacher's class ids for the row, the edit and the control edit.
+    ``removed`` masks the removed words of the edit, ``control_removed`` those of the control edit. ``label``,
+    ``new_label`` and ``control_label`` are the teacher's class ids for the row, the edit and the control edit.
     """
 
     row: int
-    gone: Bool[np.ndarray, " word"]
-    least: Bool[np.ndarray, " word"]
-    before: int
-    after: int
-    beside: int
+    removed: Bool[np.ndarray, " word"]
+    control_removed: Bool[np.ndarray, " word"]
+    label: int
+    new_label: int
+    control_label: int
 
 
 def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf) -> list[Edit]:
@@ -57,15 +57,24 @@ def flipping_edits(teacher: Predictor, words: Sequence[int], copies_of: CopiesOf
         ahead = logits[1:].max(axis=-1) - logits[1:, before[row]]
         if (other := np.flatnonzero(ahead >= MARGIN)).size:
             changed[row] = int(other[0]) + 1, int(labels[other[0]])
-    least = {row: _least(single[row], kept[row][count - 1], count) for row, (count, _) in changed.items()}
-    control = _predicted(teacher, least, copies_of)
+    controls = {
+        row: _control(single[row], kept[row][count - 1], count) for row, (count, _) in changed.items()
+    }
+    on_control = _predicted(teacher, controls, copies_of)
     return [
-        Edit(row, ~kept[row][count - 1], ~least[row][0], before[row], label, int(control[row][1].argmax()))
+        Edit(
+            row,
+            ~kept[row][count - 1],
+            ~controls[row][0],
+            before[row],
+            label,
+            int(on_control[row][1].argmax()),
+        )
         for row, (count, label) in changed.items()
     ]
 
 
-def _least(single: np.ndarray, stays: Bool[np.ndarray, " word"], count: int) -> Kept:
+def _control(single: np.ndarray, stays: Bool[np.ndarray, " word"], count: int) -> Kept:
     """A mask of the words that the control edit keeps: it removes, from the words that the edit keeps (``stays``), the
     ``count`` with the smallest effects. One row."""
     sizes = np.where(stays, np.abs(single), np.inf)
@@ -87,7 +96,7 @@ def edit_labels(
     student: Predictor, edits: Sequence[Edit], copies_of: CopiesOf, *, heads: Sequence[int] = ()
 ) -> Int[np.ndarray, "head edit 3"]:
     """A student's labels for each unchanged row, under the edit, and under the control edit."""
-    kept = {edit.row: ~np.stack([edit.gone, edit.least]) for edit in edits}
+    kept = {edit.row: ~np.stack([edit.removed, edit.control_removed]) for edit in edits}
     predicted = predict_by_row(student, kept, copies_of, heads=heads)
     labels = [predicted[edit.row].argmax(-1) for edit in edits]
     return np.stack(labels, axis=1) if labels else np.empty((1 + len(heads), 0, 3), dtype=np.int64)
@@ -102,8 +111,8 @@ def flip_columns(labels: Int[np.ndarray, "edit 3"], edits: Sequence[Edit], rows:
     """
     columns = {name: np.full(rows, np.nan) for name in ("flips", "kept")}
     for edit, (whole, edited, control) in zip(edits, labels, strict=True):
-        if whole == edit.before:
-            columns["flips"][edit.row] = edited == edit.after
-            if edit.beside == edit.before:
-                columns["kept"][edit.row] = control == edit.before
+        if whole == edit.label:
+            columns["flips"][edit.row] = edited == edit.new_label
+            if edit.control_label == edit.label:
+                columns["kept"][edit.row] = control == edit.label
     return columns

@@ -16,7 +16,7 @@ from gradistill.models.probe import ProbedModel
 
 
 @dataclass(frozen=True)
-class ExaminedModel:
+class ProbedPredictor:
     """A model of an audit. PyTorch classifiers are probed, once for all rows."""
 
     predictor: Predictor
@@ -24,7 +24,7 @@ class ExaminedModel:
     tokenizer: PreTrainedTokenizerBase | None
 
     @classmethod
-    def of(cls, predictor: Predictor) -> ExaminedModel:
+    def of(cls, predictor: Predictor) -> ProbedPredictor:
         if not isinstance(predictor, ClassifierPredictor):
             return cls(predictor, None, None)
         return cls(predictor, ProbedModel.of(predictor.classifier), predictor.tokenizer)
@@ -37,7 +37,7 @@ class ModelOutputs:
     Models without gradients have no maps; tokenizers without offsets give no ``reads``.
     """
 
-    model: ExaminedModel
+    model: ProbedPredictor
     predictions: Predictions
     reads: Sequence[TokenizedText] = ()
 

@@ -72,16 +72,16 @@ def effect_agreement(
 
 
 def beyond_count(
-    effects: Float[np.ndarray, "row copy"], gone: Float[np.ndarray, "row copy"]
+    effects: Float[np.ndarray, "row copy"], removed_share: Float[np.ndarray, "row copy"]
 ) -> Float[np.ndarray, "row copy"]:
-    """The residuals of each text's effects after a linear regression on ``gone``, the share of removed words.
+    """The residuals of each text's effects after a linear regression on ``removed_share``, the share of removed words.
 
     Their agreement is the partial correlation, given the number of removed words. Residuals of exactly linear effects
     are 0.
 
-    Example: ``effect_agreement(beyond_count(ours, gone), beyond_count(theirs, gone))``
+    Example: ``effect_agreement(beyond_count(ours, removed_share), beyond_count(theirs, removed_share))``
     """
-    y, x = (values - values.mean(axis=1, keepdims=True) for values in (effects, gone))
+    y, x = (values - values.mean(axis=1, keepdims=True) for values in (effects, removed_share))
     spread = (x * x).sum(axis=1, keepdims=True)
     slope = (x * y).sum(axis=1, keepdims=True) / np.where(spread > 0, spread, 1.0)
     left = y - slope * x
@@ -94,13 +94,13 @@ def response_columns(
     teacher_logits: Float[np.ndarray, "_ _ _"],
     words: Sequence[int],
     *,
-    gone: Float[np.ndarray, "row change"] | None = None,
+    removed_share: Float[np.ndarray, "row change"] | None = None,
     multi_label: bool = False,
     thresholds: Thresholds = (None, None),
 ) -> Columns:
     """The columns of response figures; NaN for texts that do not count.
 
-    ``response`` is the agreement of the effects. ``response_partial``, if the share ``gone`` of removed words is given,
+    ``response`` is the agreement of the effects. ``response_partial``, if the share of removed words is given,
     is the partial correlation, given the number of removed words (``beyond_count``): all models react to this number.
     ``response_labels`` is the share of copies for which both models predict the same label; a regression has none.
     ``response_product`` is the sum over copies of student's times teacher's effect, ``response_square`` the sum of the
@@ -121,7 +121,7 @@ def response_columns(
             expected="one row of copies per text, the same for both",
         )
     if multi_label:
-        columns = _of_every_label(student_logits, teacher_logits, gone, thresholds)
+        columns = _of_every_label(student_logits, teacher_logits, removed_share, thresholds)
         known = (np.asarray(words) >= MIN_WORDS) & np.isfinite(columns["response"])
         return {name: np.where(known, values, np.nan) for name, values in columns.items()}
     label_ids = teacher_logits[:, 0].argmax(axis=-1)
@@ -131,7 +131,7 @@ def response_columns(
     counts = (np.asarray(words) >= MIN_WORDS) & np.isfinite(agreement)
     columns = {
         "response": agreement,
-        **_partial(*scaled, gone),
+        **_partial(*scaled, removed_share),
         "response_product": (ours * theirs).sum(axis=1),
         "response_square": (theirs**2).sum(axis=1),
     }
@@ -150,17 +150,21 @@ def _unit(logits: Float[np.ndarray, "row copy label"]) -> Float[np.ndarray, "row
 def _partial(
     ours: Float[np.ndarray, "row copy"],
     theirs: Float[np.ndarray, "row copy"],
-    gone: Float[np.ndarray, "row copy"] | None,
+    removed_share: Float[np.ndarray, "row copy"] | None,
 ) -> Columns:
-    if gone is None:
+    if removed_share is None:
         return {}
-    return {"response_partial": effect_agreement(beyond_count(ours, gone), beyond_count(theirs, gone))}
+    return {
+        "response_partial": effect_agreement(
+            beyond_count(ours, removed_share), beyond_count(theirs, removed_share)
+        )
+    }
 
 
 def _of_every_label(
     student: Logits,
     teacher: Float[np.ndarray, "_ _ _"],
-    gone: Float[np.ndarray, "row change"] | None,
+    removed_share: Float[np.ndarray, "row change"] | None,
     thresholds: Thresholds,
 ) -> Columns:
     """The figures of ``response_columns`` with several labels a row."""
@@ -168,7 +172,9 @@ def _of_every_label(
     ours, theirs = (np.moveaxis(z[:, 1:] - z[:, :1], -1, 1) for z in (student, teacher))
     flat_ours, flat_theirs = (delta.reshape(rows * labels, -1) for delta in (ours, theirs))
     each = {"response": effect_agreement(flat_ours, flat_theirs)}
-    each |= _partial(flat_ours, flat_theirs, None if gone is None else np.repeat(gone, labels, axis=0))
+    each |= _partial(
+        flat_ours, flat_theirs, None if removed_share is None else np.repeat(removed_share, labels, axis=0)
+    )
     flags = [assigned(z[:, 1:], limits) for z, limits in zip((student, teacher), thresholds, strict=True)]
     return {
         **{name: _mean_of_known(values.reshape(rows, labels)) for name, values in each.items()},

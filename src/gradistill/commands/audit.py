@@ -12,8 +12,8 @@ from time import perf_counter
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_job import AuditJob
+from gradistill.commands.audit_measurements import EXAMPLES
 from gradistill.commands.audit_models import AuditModels, check_students
-from gradistill.commands.examination import EXAMPLES
 from gradistill.commands.figure_limits import figure_of
 from gradistill.commands.given_models import AnyModel
 from gradistill.commands.output_folder import (

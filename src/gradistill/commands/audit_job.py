@@ -18,6 +18,7 @@ from gradistill.auditing.summary import Audited, summed_up
 from gradistill.auditing.trained_figures import trained_by_record
 from gradistill.auditing.verdict import ROWS_ASKED, judged
 from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.audit_measurements import AuditMeasurements, AuditRows
 from gradistill.commands.audit_metrics import (
     rescaled_scores,
     task_metrics,
@@ -33,13 +34,12 @@ from gradistill.commands.data_warnings import (
     overlap_with_training,
     refuse_other_kind_of_model,
 )
-from gradistill.commands.examination import AuditRows, Examination
 from gradistill.commands.export_cost import audit_costs
 from gradistill.commands.identity import data_files, model_identity, recipes_of
 from gradistill.commands.recorded_data import read_as_trained, with_positive
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.commands.run_record import described, utc_now, versions
-from gradistill.commands.token_examination import TokenExamination
+from gradistill.commands.token_audit_measurements import TokenAuditMeasurements
 from gradistill.data import DataChoice, Splits, align_labels, read_splits
 from gradistill.data.checked_rows import CARRIED, Marks
 from gradistill.data.label_matching import Outputs
@@ -68,7 +68,7 @@ class AuditJob:
     data: DataChoice
     splits: Splits
     choice: AuditChoice
-    examination: Examination | TokenExamination
+    examination: AuditMeasurements | TokenAuditMeasurements
     texts: Mapping[str, Any]
     overlap: Mapping[str, Any] | None
     warnings: list[str]
@@ -86,14 +86,14 @@ class AuditJob:
         splits = with_positive(_splits(data, choice, models), data.positive, folders)
         models = models.ordered(splits.task).sharing_tokens(splits.rows, splits.task, length)
         if of_words:
-            examination = TokenExamination(models, splits.task, splits, choice)
+            examination = TokenAuditMeasurements(models, splits.task, splits, choice)
         else:
             windows = None if len(splits.task.text_columns) > 1 else models.windows
             rows = AuditRows.of(splits, choice)
-            examination = Examination(models, splits.task, rows, choice, windows=windows)
+            examination = AuditMeasurements(models, splits.task, rows, choice, windows=windows)
         cut = examination.check()
         long = any(part.windowed for part in cut.values())
-        if isinstance(examination, Examination):
+        if isinstance(examination, AuditMeasurements):
             examination = replace(examination, long_texts=long)
         examination.seconds["loading"] = perf_counter() - start
         log_splits(splits)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from gradistill.auditing.changed_text_comparison import ChangedTextComparison, TextRows
 from gradistill.auditing.loyalty_measures import label_agreement, loyalty, pearson
 from gradistill.auditing.metric_intervals import metric_estimates
 from gradistill.auditing.per_example import estimates, without_groups
 from gradistill.auditing.predictions import Predictions
 from gradistill.auditing.predictor import Predictor, label_thresholds
 from gradistill.auditing.statistics import Estimate
-from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.data_warnings import log_splits, refuse_other_kind_of_model
 from gradistill.commands.export_choice import LOYALTIES, ExportChoice
@@ -112,8 +112,10 @@ class ModelFigures:
         students = [self.predictors[name] for name in names]
         several = self.rows.task.multi_label
         judge = self.predictors[reference]
-        examiner = WordExaminer(judge, students, self.rows.pool, seed=self.seed, multi_label=several)
-        responses = examiner.response(self.rows.response, masked=False)
+        comparison = ChangedTextComparison(
+            judge, students, self.rows.pool, seed=self.seed, multi_label=several
+        )
+        responses = comparison.response(self.rows.response, masked=False)
         return {
             name: without_groups(estimates(one.columns, ["response"], seed=self.seed)).get("response")
             for name, one in zip(names, responses, strict=True)

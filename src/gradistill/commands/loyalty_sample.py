@@ -8,13 +8,13 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from gradistill.auditing.changed_text_comparison import ChangedTextComparison, TextRows
 from gradistill.auditing.loyalty_measures import loyalty
 from gradistill.auditing.per_example import estimates, without_groups
 from gradistill.auditing.predictions import Predictions, predict_rows
 from gradistill.auditing.predictor import ClassifierPredictor, Predictor
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.windowed_predictor import WindowedPredictor
-from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
 from gradistill.data import Collator, Task, encode
 from gradistill.data.changed_copies import Copy
@@ -85,6 +85,6 @@ def response_of(
     """Response loyalty by replaced words on a sample of ``rows``; None if no text has enough words."""
     sample, pool = (drawn_rows(rows, count, seed) for count in (RESPONSE_ROWS, WORD_POOL_ROWS))
     words = word_pool(row_texts(pool, task))
-    examiner = WordExaminer(teacher, [student], words, seed=seed, multi_label=task.multi_label)
-    (response,) = examiner.response(TextRows(row_texts(sample, task), sample["index"][:]), masked=False)
+    comparison = ChangedTextComparison(teacher, [student], words, seed=seed, multi_label=task.multi_label)
+    (response,) = comparison.response(TextRows(row_texts(sample, task), sample["index"][:]), masked=False)
     return without_groups(estimates(response.columns, ["response"])).get("response")

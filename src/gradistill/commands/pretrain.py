@@ -27,7 +27,7 @@ from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.loading import load_classifier, load_tokenizer, set_padding
 from gradistill.models.model_source import ModelSource, model_folder, model_name, model_paths
 from gradistill.models.tracing import evaluating
-from gradistill.objectives import Moment, Pair
+from gradistill.objectives import EpochProgress, Pair
 from gradistill.recipe import Recipe
 from gradistill.recipe.schema import check_recipe
 from gradistill.signals import Logits, TargetSignal
@@ -219,6 +219,6 @@ def _distances(trainer: DistillationTrainer, rows: Dataset) -> dict[str, float]:
     with evaluating(student), torch.no_grad():
         for batch in row_batches(rows, collate, student.device):
             step.student.verified(batch.batch)
-            for name, values in step.distances(student, batch.batch, Moment())[0].items():
+            for name, values in step.distances(student, batch.batch, EpochProgress())[0].items():
                 sums[name] += float(values.sum())
     return {name: round(total / len(rows), 6) for name, total in sums.items()}

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from gradistill.auditing.token_predictions import predict_tokens
 from gradistill.commands.audit_model import AuditModel
-from gradistill.commands.token_examination import word_tags
+from gradistill.commands.token_audit_measurements import word_tags
 from gradistill.data import Collator, Task, encode
 from gradistill.data.cell_checks import shown
 from gradistill.data.chunk_texts import (

@@ -27,8 +27,8 @@ def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedToken
     """Raise ModelError, with the difference, unless both give every text the same token ids.
 
     It compares the vocabularies, the special tokens, the sides on which they truncate and on which batches are padded,
-    and the ids of a few specimens (which show a difference in case or normalisation despite equal vocabularies). ``check_same_rows`` compares the rows
-    of the data.
+    and the ids of a few specimens (which show a difference in case or normalisation despite equal vocabularies).
+    ``check_same_rows`` compares the rows of the data.
     """
     differences = [
         *_vocabulary_differences(student.get_vocab(), teacher.get_vocab()),

@@ -11,7 +11,7 @@ from functools import cache
 from gradistill.models.facts import ModelFacts
 from gradistill.objectives.attention_scores import AttentionScores
 from gradistill.objectives.attribution_map import AttributionMap
-from gradistill.objectives.base import Moment, Objective, Pair
+from gradistill.objectives.base import EpochProgress, Objective, Pair
 from gradistill.objectives.coalition_matching import CoalitionMatching
 from gradistill.objectives.counterfactual_effects import CounterfactualEffects
 from gradistill.objectives.explanation_similarity import ExplanationSimilarity
@@ -35,6 +35,7 @@ __all__ = [
     "AttributionMap",
     "CoalitionMatching",
     "CounterfactualEffects",
+    "EpochProgress",
     "ExplanationSimilarity",
     "GradientAlignment",
     "GranularRelations",
@@ -44,7 +45,6 @@ __all__ = [
     "JacobianMatching",
     "LayerRelations",
     "ModelFacts",
-    "Moment",
     "NoiseMatching",
     "Objective",
     "Pair",

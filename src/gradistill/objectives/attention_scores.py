@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.relations import mean_of, pairs_among, refuse_hidden_attention
 from gradistill.signals import AttentionVectors, Signal
 
@@ -42,7 +42,7 @@ class AttentionScores(Objective):
         return {"query": AttentionVectors("query", layers), "key": AttentionVectors("key", layers)}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         errors = (_scores(student) - _scores(teacher)).square().mean(2)
         return mean_of(errors.sum(1), pairs_among(batch.mask))

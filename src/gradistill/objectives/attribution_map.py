@@ -15,7 +15,7 @@ from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.facts import ModelFacts
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import comparable_places, refuse_words, target_of
 from gradistill.signals import AttributionScores, Signal, WordScores, WordsRead
 
@@ -94,7 +94,7 @@ class AttributionMap(Objective):
         return {"scores": AttributionScores(target, self.steps, self.rule, keep)}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         mask = comparable_places(student, teacher, batch).unsqueeze(1)
         difference = unit_maps(student["scores"], mask, self.norm) - unit_maps(

@@ -65,7 +65,7 @@ ANY_PAIR = _AnyPair(ModelFacts(3, 16, 2, 2, 16), ModelFacts(6, 16, 2, 2, 16))
 
 
 @dataclass(frozen=True)
-class Moment:
+class EpochProgress:
     """Progress of training: ``epoch``, counted from 0, out of ``epochs``."""
 
     epoch: int = 0
@@ -78,7 +78,7 @@ class Objective(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    answers: ClassVar[bool] = False
+    is_prediction_loss: ClassVar[bool] = False
     """Whether this is a loss of the student's predictions. Such losses have priority in
     ``training/answers_first.py``."""
     cross_tokenizer_setting: ClassVar[str] = ""
@@ -110,7 +110,7 @@ class Objective(ABC):
 
     @abstractmethod
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         """One value per example. The teacher's signals carry no gradient."""
 

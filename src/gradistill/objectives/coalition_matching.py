@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import CopyLogits, Signal, WordCopyLogits
 from gradistill.signals.copy_logits import Sizes
@@ -86,7 +86,7 @@ class CoalitionMatching(Objective):
         }  # fmt: skip
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         distances = copy_distances(
             student["copies"], teacher["copies"], self.temperature, multi_label=batch.multi_label

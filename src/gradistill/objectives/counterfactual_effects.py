@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradistill.attribution.targets import Target
 from gradistill.batch import Batch
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import CounterfactualLogits, CounterfactualTokens, EditedLogits, Logits, Signal
 
@@ -55,7 +55,7 @@ class CounterfactualEffects(Objective):
         }
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         divergences = copy_distances(
             student["edited"].unsqueeze(1),

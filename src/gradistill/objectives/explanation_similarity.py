@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.attribution.normalization import unit_maps
 from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.signals import AttributionScores, Signal
 
 
@@ -48,7 +48,7 @@ class ExplanationSimilarity(Objective):
         return {"scores": AttributionScores(self._differentiated, signed=self.explanation == "signed")}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
         alike = (unit_maps(student["scores"], mask) * unit_maps(teacher["scores"], mask)).sum(-1)

@@ -13,7 +13,7 @@ from gradistill.attribution.normalization import unit_vectors
 from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, Site, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, Site, objective
 from gradistill.objectives.compatibility import refuse_other_inputs, refuse_other_widths
 from gradistill.signals import ClsGradient, InputGradient, Signal
 
@@ -73,7 +73,7 @@ class GradientAlignment(Objective):
         return wanted
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         total = torch.zeros(len(batch), device=batch.mask.device)
         if "embedding_output" in self.sites:

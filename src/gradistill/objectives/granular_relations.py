@@ -15,7 +15,7 @@ from torch.nn import functional
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import SAME, angles, mean_of, pairs_among, products, triplets_among
 from gradistill.signals import Signal, States
@@ -130,7 +130,7 @@ class GranularRelations(Objective):
         return {"states": States(pair.layers(self.layer_map, role))}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         ours, theirs = student["states"], teacher["states"]
         by_level = self._authors if self.definition == "authors" else self._windowed

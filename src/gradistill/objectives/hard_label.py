@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradistill.batch import UNLABELLED, Batch
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.label_distributions import over_labels
 from gradistill.signals import Logits, Signal
 
@@ -29,13 +29,13 @@ class HardLabel(Objective):
     name: ClassVar[str] = "hard_label"
     title: ClassVar[str] = "Cross-entropy with the labels"
     source: ClassVar[str] = "Devlin et al. 2019, arXiv 1810.04805"
-    answers: ClassVar[bool] = True
+    is_prediction_loss: ClassVar[bool] = True
 
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"logits": Logits()} if role == "student" else {}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         logits = student["logits"]
         assert batch.labels is not None  # the trainer refuses data without labels

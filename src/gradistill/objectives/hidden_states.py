@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import mean_of
 from gradistill.signals import Signal, States
@@ -55,7 +55,7 @@ class HiddenStates(Objective):
         return {"states": States((0, *layers) if self.embeddings else layers)}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         errors = (student["states"] - teacher["states"]).square().mean(-1)
         return mean_of(errors.sum(1), batch.mask)

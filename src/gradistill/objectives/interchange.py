@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import InterchangeLogits, Signal
@@ -59,7 +59,7 @@ class Interchange(Objective):
         return {"copies": InterchangeLogits(self.copies, self.sets, self.seed, layers=layers)}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         return copy_distances(
             student["copies"], teacher["copies"], self.temperature, multi_label=batch.multi_label

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradistill.attribution.normalization import unit_texts
 from gradistill.attribution.targets import Target
 from gradistill.batch import Batch
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_other_inputs
 from gradistill.signals import InputGradient, Signal
 
@@ -51,7 +51,7 @@ class JacobianMatching(Objective):
         return {"jacobian": InputGradient(self._differentiated(pair.student.labels))}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         mask = batch.mask.unsqueeze(1)
         if self.unit:

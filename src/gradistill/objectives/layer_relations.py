@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import angles, cosines, divergences, mean_of, triplets_among
 from gradistill.signals import Signal, States
@@ -49,7 +49,7 @@ class LayerRelations(Objective):
         return {"states": States((0, *pair.layers(self.layer_map, role)))}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         ours, theirs = (signals["states"].transpose(1, 2) for signals in (student, teacher))
         layers = ours.shape[2]

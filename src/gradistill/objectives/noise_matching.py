@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_other_inputs
 from gradistill.objectives.label_distributions import copy_distances
 from gradistill.signals import NoiseLogits, Signal
@@ -47,7 +47,7 @@ class NoiseMatching(Objective):
         return {"copies": NoiseLogits(self.copies, self.sets, self.seed, sigma=self.sigma)}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         return copy_distances(
             student["copies"], teacher["copies"], self.temperature, multi_label=batch.multi_label

@@ -13,7 +13,7 @@ from gradistill.attribution.normalization import unit_vectors
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.signals import ClsStates, Signal
 
 
@@ -46,7 +46,7 @@ class Patience(Objective):
         return {"states": ClsStates(pair.layers(self.layer_map, role, intermediate=True))}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         everywhere = torch.ones_like(batch.mask[:, :1])
         difference = unit_vectors(student["states"], everywhere) - unit_vectors(teacher["states"], everywhere)

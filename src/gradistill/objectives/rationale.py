@@ -14,7 +14,7 @@ from gradistill.attribution.targets import Target, TargetKind, View
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
 from gradistill.models.facts import ModelFacts
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import (
     comparable_places,
     refuse_other_inputs,
@@ -116,7 +116,7 @@ class Rationale(Objective):
         return wanted
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         mask = comparable_places(student, teacher, batch).unsqueeze(1)
         ours, theirs = (unit_maps(signals["scores"], mask) for signals in (student, teacher))

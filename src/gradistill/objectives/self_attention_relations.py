@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.errors import RecipeError
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.relations import common_heads, mean_of, refuse_hidden_attention
 from gradistill.signals import AttentionVectors, Part, Signal
 
@@ -77,7 +77,7 @@ class SelfAttentionRelations(Objective):
         return {part: AttentionVectors(part, (layer,)) for part in parts}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         total = torch.zeros(len(batch), device=batch.mask.device)
         for relation in self.relations:

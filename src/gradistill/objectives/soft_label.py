@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.label_distributions import Divergence, divergence
 from gradistill.signals import Logits, Signal
 
@@ -26,7 +26,7 @@ class SoftLabel(Objective):
     name: ClassVar[str] = "soft_label"
     title: ClassVar[str] = "Soft labels (knowledge distillation)"
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
-    answers: ClassVar[bool] = True
+    is_prediction_loss: ClassVar[bool] = True
 
     temperature: float = Field(default=1.0, gt=0, description="τ, divides both models' logits")
     divergence: Divergence = Field(default="kl", description="divergence of the two distributions at τ")
@@ -41,16 +41,16 @@ class SoftLabel(Objective):
     def signals(self, pair: Pair, role: Role) -> dict[str, Signal]:
         return {"logits": Logits()}
 
-    def temperature_at(self, moment: Moment) -> float:
+    def temperature_at(self, progress: EpochProgress) -> float:
         """``τ_e = τ + (1 − τ)·e/(E − 1)`` if annealed; a single epoch keeps τ."""
-        if not self.anneal or moment.epochs < 2:
+        if not self.anneal or progress.epochs < 2:
             return self.temperature
-        return self.temperature + (1 - self.temperature) * moment.epoch / (moment.epochs - 1)
+        return self.temperature + (1 - self.temperature) * progress.epoch / (progress.epochs - 1)
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
-        temperature = self.temperature_at(moment)
+        temperature = self.temperature_at(progress)
         distances = divergence(
             student["logits"] / temperature,
             teacher["logits"] / temperature,

@@ -114,8 +114,8 @@ def refuse_no_conflict(terms: Iterable[Term], rule: str) -> None:
     """Raise RecipeError if prediction losses and other objectives never run on one step. The rule
     ``compute.gradient_conflict`` would have no effect."""
     weighty = [term for term in terms if term.weight]
-    answers = [term for term in weighty if term.objective.answers]
-    rest = [term for term in weighty if not term.objective.answers]
+    answers = [term for term in weighty if term.objective.is_prediction_loss]
+    rest = [term for term in weighty if not term.objective.is_prediction_loss]
     if any(max(a.start, r.start) < min(a.end, r.end) for a in answers for r in rest):
         return
     if answers and rest:

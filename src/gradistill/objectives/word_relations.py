@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradistill.batch import Batch
 from gradistill.models.layer_map import LayerMap
-from gradistill.objectives.base import Moment, Objective, Pair, Role, Signals, objective
+from gradistill.objectives.base import EpochProgress, Objective, Pair, Role, Signals, objective
 from gradistill.objectives.compatibility import refuse_shortened
 from gradistill.objectives.relations import (
     angles,
@@ -66,7 +66,7 @@ class WordRelations(Objective):
         return {"states": States((0, *layers) if self.embeddings else layers)}
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         ours, theirs = student["states"], teacher["states"]
         total = self._pairs(cosines(ours), cosines(theirs), batch)

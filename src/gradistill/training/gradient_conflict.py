@@ -62,7 +62,7 @@ class GradientConflict:
     def loss(self, averaged: Callable[[Iterable[str]], Tensor], terms: Sequence[Term]) -> Tensor:
         """The loss of all ``terms``. If a rule is active, the gradient of the prediction losses is computed separately.
         ``averaged`` returns the loss of the terms with given names."""
-        predictions = [term.name for term in terms if term.objective.answers and term.weight]
+        predictions = [term.name for term in terms if term.objective.is_prediction_loss and term.weight]
         others = [term.name for term in terms if term.name not in predictions]
         if predictions and others and self._first is not None and self._first.running:
             return self._first.split(averaged(predictions), averaged(others))
@@ -80,7 +80,7 @@ class GradientConflict:
         ``averaged`` returns the loss of the terms with given names, with their average weights over the steps.
         ``staged`` are the terms whose stage it is; ``terms`` are those that run at optimizer ``step`` (from 0).
         """
-        predictions = [term.name for term in terms if term.objective.answers and term.weight]
+        predictions = [term.name for term in terms if term.objective.is_prediction_loss and term.weight]
         gradients = [term.name for term in terms if term.objective.second_order and term.weight]
         if self._balance is None or not predictions or not gradients:
             return

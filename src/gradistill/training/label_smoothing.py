@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradistill.batch import Batch
-from gradistill.objectives import Moment, Term
+from gradistill.objectives import EpochProgress, Term
 from gradistill.objectives.base import Signals, objective
 from gradistill.objectives.hard_label import HardLabel, cross_entropy
 
@@ -24,7 +24,7 @@ class SmoothedHardLabel(HardLabel):
     smoothing: float = 0.0
 
     def distance(
-        self, student: Signals, teacher: Signals, batch: Batch, moment: Moment
+        self, student: Signals, teacher: Signals, batch: Batch, progress: EpochProgress
     ) -> Float[Tensor, " batch"]:
         return batch.per_label(cross_entropy(student["logits"], batch, self.smoothing))
 

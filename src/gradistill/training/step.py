@@ -15,7 +15,7 @@ from torch.nn import functional
 from gradistill.batch import Batch
 from gradistill.errors import TrainingError
 from gradistill.models.probe import ProbedModel
-from gradistill.objectives.base import Moment, Pair, Role, Signals
+from gradistill.objectives.base import EpochProgress, Pair, Role, Signals
 from gradistill.objectives.term import Term
 from gradistill.signals import Logits, Signal, SignalValues, TargetSignal, compute_signals
 from gradistill.signals.counterfactual import edited_ids_of
@@ -69,7 +69,7 @@ class Step:
         return [term for term in self.terms if term.runs_at(number, progress)]
 
     def distances(
-        self, model: nn.Module, batch: Batch, moment: Moment, terms: Sequence[Term] | None = None
+        self, model: nn.Module, batch: Batch, progress: EpochProgress, terms: Sequence[Term] | None = None
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch *token label"]]:
         """Unweighted distances by objective, one value per example, and the student's logits.
 
@@ -80,7 +80,7 @@ class Step:
         running = self.terms if terms is None else terms
         rows = {term.name: term.rows_of(len(batch)) for term in running}
         if set(rows.values()) == {len(batch)}:
-            return self._distances(running, model, batch, moment)
+            return self._distances(running, model, batch, progress)
         assert batch.drawn is not None  # the trainer draws for every batch
         order, start = batch.drawn.place.argsort(), 0
         parts_of: dict[str, list[Tensor]] = {name: [] for name in rows}
@@ -88,7 +88,7 @@ class Step:
         for end in sorted({*rows.values(), len(batch)}):
             terms_of_part = [term for term in running if rows[term.name] >= end]
             distances, logits_of_part = self._distances(
-                terms_of_part, model, batch.rows(order[start:end]), moment
+                terms_of_part, model, batch.rows(order[start:end]), progress
             )
             for name, values in distances.items():
                 parts_of[name].append(values * (len(batch) / rows[name]))
@@ -101,7 +101,7 @@ class Step:
         return whole, torch.cat(logits)[batch.drawn.place]
 
     def _distances(
-        self, terms: Sequence[Term], model: nn.Module, batch: Batch, moment: Moment
+        self, terms: Sequence[Term], model: nn.Module, batch: Batch, progress: EpochProgress
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Distances and logits of a batch whose rows are all seen by all ``terms``."""
         teacher: SignalValues = {}
@@ -123,7 +123,7 @@ class Step:
         distances = {
             term.name: self._views_each(term, batch)
             * term.objective.distance(
-                self._named(term, "student", student), self._named(term, "teacher", teacher), batch, moment
+                self._named(term, "student", student), self._named(term, "teacher", teacher), batch, progress
             )
             for term in terms
         }

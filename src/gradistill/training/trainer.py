@@ -30,7 +30,7 @@ from gradistill.data.windows import TEXT
 from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
 from gradistill.models.probe import Probe, ProbedModel
-from gradistill.objectives import ModelFacts, Moment, Pair, Term
+from gradistill.objectives import EpochProgress, ModelFacts, Pair, Term
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
 from gradistill.objectives.labelled_tokens import refuse_what_labels_no_tokens
 from gradistill.objectives.low_precision_teacher import refuse_low_precision_gradients
@@ -530,7 +530,7 @@ class DistillationTrainer(Trainer):
         )
         progress = self.state.global_step / max(self.state.max_steps, 1)
         terms = self.step.running(self.state.global_step, progress)
-        distances, logits = self.step.distances(model, batch, self._moment(), terms)
+        distances, logits = self.step.distances(model, batch, self._epoch_progress(), terms)
         self._refuse_non_finite(distances, batch)
         weights = {term.name: term.weight_at(progress) for term in terms}
         means = {term.name: weights[term.name] / term.every for term in terms}
@@ -567,11 +567,11 @@ class DistillationTrainer(Trainer):
     def _drawn(self, batch: Batch) -> RandomDraws:
         """Random draws for a batch, seeded so that a resumed run draws the same as an uninterrupted one."""
         numbers = (self.args.seed, self.args.process_index, self.state.global_step, next(self._accumulated))
-        return drawn_for(batch, self.step.pair.student.labels, *numbers, epoch=self._moment().epoch)
+        return drawn_for(batch, self.step.pair.student.labels, *numbers, epoch=self._epoch_progress().epoch)
 
-    def _moment(self) -> Moment:
+    def _epoch_progress(self) -> EpochProgress:
         epochs = max(1, self.state.num_train_epochs)  # not the argument, which max_steps overrides
-        return Moment(min(int(self.state.epoch or 0), epochs - 1), epochs)
+        return EpochProgress(min(int(self.state.epoch or 0), epochs - 1), epochs)
 
     def _refuse_non_finite(self, distances: dict[str, Tensor], batch: Batch) -> None:
         finite = torch.stack([values.detach() for values in distances.values()]).isfinite()

@@ -239,7 +239,7 @@ def refuse_strange_classes(batch: Batch, student: ModelFacts, terms: Iterable[Te
 
 
 def _reads_labels(term: Term) -> bool:
-    return (term.objective.answers and not term.objective.needs_teacher) or (
+    return (term.objective.is_prediction_loss and not term.objective.needs_teacher) or (
         getattr(term.objective, "target", None) == "gold_loss"
     )
 

@@ -16,7 +16,7 @@ from gradistill.auditing.examples import example_of
 from gradistill.auditing.faithfulness import ScoresByWord
 from gradistill.auditing.map_checks import CheckedRows, agreement_when_random, check_columns
 from gradistill.auditing.methods import IntegratedGradients, Method, draws_tokens
-from gradistill.auditing.model_outputs import ExaminedModel, ModelOutputs
+from gradistill.auditing.model_outputs import ModelOutputs, ProbedPredictor
 from gradistill.auditing.per_example import (
     ON_WORDS,
     Columns,
@@ -53,14 +53,14 @@ EXPECTED_GRADIENTS_SEEDS = paired_seeds(2)
 
 @dataclass(frozen=True)
 class AuditBlock:
-    """Results of a block of rows: the ``columns`` of each student, and one example per row (``Examiner.blocks``)."""
+    """Results of a block of rows (``ModelComparison.blocks``): the ``columns`` of each student, one example per row."""
 
     columns: list[Columns]
     examples: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Examiner:
+class ModelComparison:
     """Compares ``teacher`` and ``students``. ``method`` explains the teacher's label, in PyTorch classifiers only.
 
     Maps of two classifiers that share one tokenizer object are compared token by token. Others are compared on the
@@ -68,7 +68,7 @@ class Examiner:
     signs. Words that share a token in either model are merged. Words that one model does not read are left out.
     ``pool`` holds words of the data, for methods that draw from them.
 
-    Example: ``Examiner(ClassifierPredictor(teacher, tokenizer), [student], task, GradientXInput()).agreement(rows)``
+    Example: ``ModelComparison(teacher, [student], task, GradientXInput()).agreement(rows)`` of two ClassifierPredictors
     """
 
     teacher: Predictor
@@ -79,9 +79,9 @@ class Examiner:
     pool: Sequence[str] = ()
 
     @cached_property
-    def _models(self) -> tuple[ExaminedModel, ...]:
+    def _models(self) -> tuple[ProbedPredictor, ...]:
         """The teacher, then the students."""
-        return tuple(map(ExaminedModel.of, (self.teacher, *self.students)))
+        return tuple(map(ProbedPredictor.of, (self.teacher, *self.students)))
 
     def blocks(self, rows: Dataset) -> Iterator[AuditBlock]:
         """Yield the results of all rows: columns, with plausibility and watched words if available, and examples."""
@@ -139,7 +139,7 @@ class Examiner:
         """The labels that the teacher predicts."""
         return self.teacher.logits([Copy(texts) for texts in row_texts(rows, self.task)])[0].argmax(-1)
 
-    def _checked(self, model: ExaminedModel, rows: Dataset, labels: np.ndarray, seed: int) -> CheckedRows:
+    def _checked(self, model: ProbedPredictor, rows: Dataset, labels: np.ndarray, seed: int) -> CheckedRows:
         assert model.tokenizer is not None
         encoded, _ = self._encoded(model, rows)
         return CheckedRows(encoded, self._collator(model.tokenizer), labels, rows["index"][:], seed)
@@ -172,17 +172,17 @@ class Examiner:
         """Columns of ``expected_gradients``: agreement of signed attributions along paths from other texts (Erion et
         al. 2021). It does not depend on ``method``. Models without gradients have no columns, models whose head is
         unknown have no floors. ``seed`` draws the tokens at which paths start."""
-        examiner = replace(self, method=replace(EXPECTED_GRADIENTS, seed=seed))
-        teacher = examiner._outputs(examiner._models[0], rows)
+        comparison = replace(self, method=replace(EXPECTED_GRADIENTS, seed=seed))
+        teacher = comparison._outputs(comparison._models[0], rows)
         if not teacher.predictions.maps:
             return [StudentColumns({}, []) for _ in self.students]
         results = []
-        for model in examiner._models[1:]:
-            outputs = examiner._outputs(model, rows, teacher.predictions.labels)
-            by_head = [examiner._compared(rows, teacher, outputs)]
+        for model in comparison._models[1:]:
+            outputs = comparison._outputs(model, rows, teacher.predictions.labels)
+            by_head = [comparison._compared(rows, teacher, outputs)]
             if "signed" in by_head[0] and model.probed and model.predictor.has_head:
                 heads = head_parameters(model.probed.model), EXPECTED_GRADIENTS_SEEDS
-                by_head += examiner._randomised(model, teacher, rows, *heads)
+                by_head += comparison._randomised(model, teacher, rows, *heads)
             figures, *floors = (
                 {"expected_gradients": columns["signed"]} if "signed" in columns else {}
                 for columns in by_head
@@ -193,7 +193,7 @@ class Examiner:
 
     def _randomised(
         self,
-        student: ExaminedModel,
+        student: ProbedPredictor,
         teacher: ModelOutputs,
         rows: Dataset,
         parameters: Mapping[str, nn.Parameter],
@@ -210,7 +210,9 @@ class Examiner:
         teacher = self._outputs(self._models[0], rows)
         return teacher, [self._outputs(model, rows, teacher.predictions.labels) for model in self._models[1:]]
 
-    def _outputs(self, model: ExaminedModel, rows: Dataset, labels: np.ndarray | None = None) -> ModelOutputs:
+    def _outputs(
+        self, model: ProbedPredictor, rows: Dataset, labels: np.ndarray | None = None
+    ) -> ModelOutputs:
         """A model's predictions, and its maps for ``labels`` (default: its own labels) if it has gradients."""
         if model.probed is None or model.tokenizer is None:
             copies = [Copy(texts) for texts in row_texts(rows, self.task)]
@@ -240,7 +242,7 @@ class Examiner:
         """The tokens of ``pool``, by the id of each tokenizer."""
         return {}
 
-    def _encoded(self, model: ExaminedModel, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
+    def _encoded(self, model: ProbedPredictor, rows: Dataset) -> tuple[Dataset, Sequence[TokenizedText]]:
         """The rows, encoded for a classifier with the word of each token, and the tokens' positions in the texts."""
         assert model.tokenizer is not None
         length = _classifier(model).max_length
@@ -294,7 +296,7 @@ class Examiner:
         return columns
 
 
-def _classifier(model: ExaminedModel) -> ClassifierPredictor:
+def _classifier(model: ProbedPredictor) -> ClassifierPredictor:
     assert isinstance(model.predictor, ClassifierPredictor)
     return model.predictor
 

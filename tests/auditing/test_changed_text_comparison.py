@@ -12,10 +12,10 @@ import torch
 from scipy import stats
 
 from families import FAMILIES, build, collated
+from gradistill.auditing.changed_text_comparison import ChangedTextComparison, TextRows
 from gradistill.auditing.per_example import value_of
 from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.signed_agreement import signed_agreement
-from gradistill.auditing.word_examiner import TextRows, WordExaminer
 from gradistill.data.changed_copies import Copy
 from gradistill.data.raw_words import count_words, words_of
 from gradistill.errors import GradistillError
@@ -59,14 +59,14 @@ ROWS = TextRows(TEXTS, [4, 7, 1, 0])
 POOL = ["thing", "table"]
 
 
-def _examiner(student: Any, teacher: Any = None, **more: Any) -> WordExaminer:
-    return WordExaminer(teacher or SumOfWords(OPINIONS), [student], POOL, **more)
+def _model_comparison(student: Any, teacher: Any = None, **more: Any) -> ChangedTextComparison:
+    return ChangedTextComparison(teacher or SumOfWords(OPINIONS), [student], POOL, **more)
 
 
 def test_a_teacher_agrees_with_itself() -> None:
-    examiner = _examiner(SumOfWords(OPINIONS))
+    comparison = _model_comparison(SumOfWords(OPINIONS))
     (response,), ((flips,), _), (shapley,) = (
-        examiner.response(ROWS), examiner.flips(ROWS), examiner.shapley(ROWS, pairs=2)
+        comparison.response(ROWS), comparison.flips(ROWS), comparison.shapley(ROWS, pairs=2)
     )  # fmt: skip
     found = response.columns | flips.columns | shapley.columns
     for name in ("response", "response_masked", "flips", "flips_masked", "kept", "shapley", "shapley_sign"):
@@ -77,17 +77,20 @@ def test_a_teacher_agrees_with_itself() -> None:
 
 def test_a_student_with_other_reasons() -> None:
     student = SumOfWords({word: -weight for word, weight in OPINIONS.items()})
-    (response,), (shapley,) = _examiner(student).response(ROWS), _examiner(student).shapley(ROWS, pairs=2)
+    (response,), (shapley,) = (
+        _model_comparison(student).response(ROWS),
+        _model_comparison(student).shapley(ROWS, pairs=2),
+    )
     assert value_of(response.columns, "response") == pytest.approx(-1)
     assert value_of(shapley.columns, "shapley") == pytest.approx(-1)
     assert value_of(shapley.columns, "shapley_sign") == 0
-    (flips,), _ = _examiner(student).flips(ROWS)
+    (flips,), _ = _model_comparison(student).flips(ROWS)
     assert np.isnan(flips.columns["flips"]).all(), "they differ to begin with"
 
 
 def test_shapley_values_of_a_sum_are_its_terms() -> None:
-    examiner = _examiner(SumOfWords({"fine": 1.0, "film": 2.0, "the": 0.5}))
-    (found,) = examiner.shapley(TextRows([("the film was fine",)], [0]), pairs=1)
+    comparison = _model_comparison(SumOfWords({"fine": 1.0, "film": 2.0, "the": 0.5}))
+    (found,) = comparison.shapley(TextRows([("the film was fine",)], [0]), pairs=1)
     theirs, ours = [-2.0, 0.25, 0, 2.0], [0.5, 2.0, 0, 1.0]
     assert found.columns["shapley"][0] == pytest.approx(stats.spearmanr(ours, theirs)[0])
 
@@ -96,16 +99,16 @@ def test_the_smallest_edit_and_its_counterpart() -> None:
     student = SumOfWords({"fine": 2.0, "very": 2.0})
     rows = TextRows([("very great and fine ,",)], [0])
     teacher = SumOfWords({"fine": 2.0, "great": 3.0, "very": 0.5, ",": -4.0})
-    (found,), (flip,) = _examiner(student, teacher).flips(rows)
-    assert flip.edit.gone.tolist() == [
+    (found,), (flip,) = _model_comparison(student, teacher).flips(rows)
+    assert flip.edit.removed.tolist() == [
         False,
         True,
         False,
         False,
         False,
     ]  # 5.5 − 4 = 1.5, and without great −1.5
-    assert flip.edit.least.tolist() == [False, False, True, False, False]
-    assert (flip.edit.before, flip.edit.after, flip.edit.beside) == (1, 0, 1)
+    assert flip.edit.control_removed.tolist() == [False, False, True, False, False]
+    assert (flip.edit.label, flip.edit.new_label, flip.edit.control_label) == (1, 0, 1)
     (segment, start, end, word), (text,) = flip.replaced[0], flip.texts
     assert (segment, start, end) == (0, 5, 10)
     assert word in POOL
@@ -118,13 +121,13 @@ def test_the_smallest_edit_and_its_counterpart() -> None:
 def test_neighbours_replace_words_in_flips() -> None:
     alone = TextRows([("it is so fine",)], [0])
     teacher = SumOfWords({"fine": 1.0, "it": -0.5, "nice": -1.0})
-    _, (flip,) = _examiner(teacher, teacher, neighbours={"fine": "nice"}).flips(alone)
+    _, (flip,) = _model_comparison(teacher, teacher, neighbours={"fine": "nice"}).flips(alone)
     assert flip.texts == ("it is so nice",)
 
 
 def test_figures_do_not_depend_on_the_other_rows() -> None:
     student = SumOfWords({"fine": 1.0, "film": 2.0, "dull": -2.0, "very": 1.0})
-    every = _examiner(student, seed=3)
+    every = _model_comparison(student, seed=3)
     for name, of in (("response", every.response), ("shapley", lambda rows: every.shapley(rows, pairs=2))):
         (whole,) = of(ROWS)
         for place in range(4):
@@ -134,7 +137,10 @@ def test_figures_do_not_depend_on_the_other_rows() -> None:
 
 def test_without_masks_or_heads() -> None:
     student = SumOfWords(OPINIONS, has_head=False, can_mask=False)
-    (response,), ((flips,), _) = _examiner(student).response(ROWS), _examiner(student).flips(ROWS)
+    (response,), ((flips,), _) = (
+        _model_comparison(student).response(ROWS),
+        _model_comparison(student).flips(ROWS),
+    )
     assert not any(name.endswith("_masked") for name in response.columns | flips.columns)
     assert response.floors == []
 
@@ -220,9 +226,9 @@ def test_an_edit_turns_the_teacher_clearly() -> None:
     """At the boundary a rounding turns a model back, so an edit goes on until the new label is well ahead."""
     rows = TextRows([("fine and great , lovely a",)], [0])
     teacher = SumOfWords({"fine": 2.0, "great": 1.5, ",": -0.5, "lovely": 1.0, "a": -1.9})
-    _, (flip,) = _examiner(teacher, teacher).flips(rows)
-    assert flip.edit.gone.tolist() == [True, False, True, False, False, False]  # 2.1, 0.1, −1.4
-    assert not _examiner(teacher, SumOfWords({"fine": 0.6, "and": -0.1})).flips(rows)[1]
+    _, (flip,) = _model_comparison(teacher, teacher).flips(rows)
+    assert flip.edit.removed.tolist() == [True, False, True, False, False, False]  # 2.1, 0.1, −1.4
+    assert not _model_comparison(teacher, SumOfWords({"fine": 0.6, "and": -0.1})).flips(rows)[1]
 
 
 def test_a_teacher_that_turns_at_every_change_agrees_with_itself() -> None:
@@ -232,12 +238,12 @@ def test_a_teacher_that_turns_at_every_change_agrees_with_itself() -> None:
     words = [f"w{k}" for k in range(12)]
     teacher = SumOfWords({word: float(draw.normal(scale=4)) for word in words})
     texts = [(" ".join(draw.choice(words, draw.integers(4, 7))),) for _ in range(60)]
-    (found,), flips = _examiner(teacher, teacher).flips(TextRows(texts, list(range(60))))
+    (found,), flips = _model_comparison(teacher, teacher).flips(TextRows(texts, list(range(60))))
     edits = [flip.edit for flip in flips]
     assert len(edits) > 20
-    assert not any((edit.gone & edit.least).any() for edit in edits)
-    assert {int(edit.gone.sum()) - int(edit.least.sum()) for edit in edits} == {0}
-    assert any(edit.beside != edit.before for edit in edits)
+    assert not any((edit.removed & edit.control_removed).any() for edit in edits)
+    assert {int(edit.removed.sum()) - int(edit.control_removed.sum()) for edit in edits} == {0}
+    assert any(edit.control_label != edit.label for edit in edits)
     assert np.isnan(found.columns["kept"]).sum() > np.isnan(found.columns["flips"]).sum()
     for name in ("flips", "kept"):
         assert np.nanmin(found.columns[name]) == 1, name
@@ -251,6 +257,6 @@ def test_words_that_no_tokenizer_knows_change_nothing() -> None:
     draw = np.random.default_rng(0)
     unknown = ["кот", "дом", "лес", "мир"]
     texts = [(" ".join(draw.choice(unknown, draw.integers(5, 40))),) for _ in range(60)]
-    examiner = WordExaminer(teacher, [student], unknown)
-    (found,) = examiner.response(TextRows(texts, list(range(60))), masked=False)
+    comparison = ChangedTextComparison(teacher, [student], unknown)
+    (found,) = comparison.response(TextRows(texts, list(range(60))), masked=False)
     assert np.isnan(found.columns["response"]).all()

@@ -15,7 +15,13 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from gradistill.auditing.evaluate import EXPECTED_GRADIENTS_SEEDS, FLOOR_SEEDS, Examiner, in_blocks
+from gradistill.auditing.changed_text_comparison import ChangedTextComparison, Flip, TextRows
+from gradistill.auditing.model_comparison import (
+    EXPECTED_GRADIENTS_SEEDS,
+    FLOOR_SEEDS,
+    ModelComparison,
+    in_blocks,
+)
 from gradistill.auditing.per_example import (
     ON_WORDS,
     Columns,
@@ -28,7 +34,6 @@ from gradistill.auditing.perturbations import PERTURBATIONS, perturbed
 from gradistill.auditing.predictor import OnProgress, Predictor
 from gradistill.auditing.summary import Audited, PerturbationResult
 from gradistill.auditing.watched_words import unseen_words
-from gradistill.auditing.word_examiner import Flip, TextRows, WordExaminer
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
@@ -78,7 +83,7 @@ class AuditRows:
 
 
 @dataclass(frozen=True)
-class Examination:
+class AuditMeasurements:
     """Measures ``models`` on ``rows``; ``seconds`` gets the time of each part.
 
     With ``windows`` texts are read whole. ``long_texts``: some texts have more than one window, so figures that need
@@ -147,11 +152,11 @@ class Examination:
         sampled, flips = self._sampled()
         with self._part("predictions and attributions", len(rows.rows) * (1 + students)) as done:
             shown = _by_number(flips, rows.response, self.task, students)
-            columns = _all_blocks(self._examiner(done), rows.rows, shown, output)
+            columns = _all_blocks(self._model_comparison(done), rows.rows, shown, output)
         floors, faithful, changed = [{} for _ in range(students)], None, None
         if len(rows.floor):
             with self._part("floors", len(rows.floor) * students * (1 + len(FLOOR_SEEDS))) as done:
-                floors = self._examiner(done).floors(rows.floor)
+                floors = self._model_comparison(done).floors(rows.floor)
         if len(rows.faithful):
             with self._part("faithfulness") as done:
                 faithful = self._faithfulness(done)
@@ -159,15 +164,17 @@ class Examination:
         when_random = {}
         if len(checked):
             with self._part("randomised teacher") as done:
-                when_random = self._examiner(done).when_teacher_is_random(checked, self.choice.seed)
+                when_random = self._model_comparison(done).when_teacher_is_random(checked, self.choice.seed)
         if challenge:
             with self._part("challenge", len(challenge) * (1 + students)) as done:
-                changed = self._examiner(done).agreement(challenge)
+                changed = self._model_comparison(done).agreement(challenge)
         with self._part("perturbations", sum(map(len, rows.perturbed.values())) * (1 + students)) as done:
+            comparison = self._model_comparison(done)
             perturbations = [
-                PerturbationResult(p.name, p.description, self._examiner(done).agreement(rows.perturbed[p.name]))
-                for p in PERTURBATIONS if p.name in rows.perturbed
-            ]  # fmt: skip
+                PerturbationResult(p.name, p.description, comparison.agreement(rows.perturbed[p.name]))
+                for p in PERTURBATIONS
+                if p.name in rows.perturbed
+            ]
         return Audited(
             self.models.names, columns, faithful, changed, perturbations,
             sampled=[part[:students] for part in sampled], floors=floors,
@@ -181,33 +188,33 @@ class Examination:
         if len(self.rows.response):
             rows = self._texts(self.rows.response)
             with self._part("response loyalty") as done:
-                responses = self._word_examiner(done).response(rows)
+                responses = self._changed_text_comparison(done).response(rows)
             parts.append(responses)
             if self.task.labels is not None and not self.task.multi_label:
                 with self._part("flips") as done:
-                    flipped, flips = self._word_examiner(done).flips(rows)
+                    flipped, flips = self._changed_text_comparison(done).flips(rows)
                 parts[0] = [one.joined(other) for one, other in zip(responses, flipped, strict=True)]
         if len(self.rows.shapley):
             with self._part("Shapley values") as done:
-                examiner = self._word_examiner(done)
+                comparison = self._changed_text_comparison(done)
                 parts.append(
-                    examiner.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
+                    comparison.shapley(self._texts(self.rows.shapley), pairs=self.choice.shapley_pairs)
                 )
         if rows := self.rows.expected_gradients:
             passes = 1 + len(self.models.compared) * (1 + len(EXPECTED_GRADIENTS_SEEDS))
             with self._part("expected gradients", len(rows) * passes) as done:
                 parts.append(
-                    self._examiner(done, self.models.every).expected_gradients(rows, self.choice.seed)
+                    self._model_comparison(done, self.models.every).expected_gradients(rows, self.choice.seed)
                 )
         return parts, flips
 
     def _faithfulness(self, done: OnProgress) -> list[Columns]:
-        rows, examiner = self.rows.faithful, self._examiner(done)
-        words = replace(self._word_examiner(done), students=examiner.students)
-        columns = words.faithfulness(self._texts(rows), examiner.word_scores(rows), beam=self.choice.beam)
+        rows, comparison = self.rows.faithful, self._model_comparison(done)
+        words = replace(self._changed_text_comparison(done), students=comparison.students)
+        columns = words.faithfulness(self._texts(rows), comparison.word_scores(rows), beam=self.choice.beam)
         if not self.choice.map_checks:
             return columns
-        checks = examiner.map_checks(rows, self.choice.seed)
+        checks = comparison.map_checks(rows, self.choice.seed)
         return [measured | more for measured, more in zip(columns, checks, strict=True)]
 
     def _reference(
@@ -224,7 +231,9 @@ class Examination:
         if len(rows.floor):
             with self._part("reference", 2 * len(rows.floor)) as done:
                 (predictor,) = self._predictors([reference], done, self.long_texts)
-                (agreement,) = replace(self._examiner(done), students=[predictor]).agreement(rows.floor)
+                (agreement,) = replace(self._model_comparison(done), students=[predictor]).agreement(
+                    rows.floor
+                )
             places = np.isin(rows.rows["index"][:], rows.floor["index"][:])
             reference_columns |= agreement
             for student, whole in zip(students, columns, strict=True):
@@ -241,12 +250,12 @@ class Examination:
     def _cascade_of(self, k: int, student: AuditModel, done: OnProgress) -> list[dict[str, float]]:
         if student.model is None:
             return []
-        floor, examiner = self.rows.floor, self._examiner(done)
-        words = replace(self._word_examiner(done), students=[examiner.students[k]])
+        floor, comparison = self.rows.floor, self._model_comparison(done)
+        words = replace(self._changed_text_comparison(done), students=[comparison.students[k]])
         figures_by_step = []
         for parameters in cascade_parameters(student.model):
             by_maps = len(floor) and not self.long_texts
-            figures = examiner.when_randomised(k, floor, parameters, seeds=(0,)) if by_maps else {}
+            figures = comparison.when_randomised(k, floor, parameters, seeds=(0,)) if by_maps else {}
             if len(self.rows.response):
                 with randomised(student.model, parameters, seed=0):
                     (response,) = words.response(self._texts(self.rows.response))
@@ -257,10 +266,12 @@ class Examination:
     def _texts(self, rows: Dataset) -> TextRows:
         return TextRows(row_texts(rows, self.task), rows["index"][:])
 
-    def _examiner(self, done: OnProgress, models: Sequence[AuditModel] = ()) -> Examiner:
+    def _model_comparison(self, done: OnProgress, models: Sequence[AuditModel] = ()) -> ModelComparison:
         models = models or [self.models.teacher, *self.models.students]
         teacher, *students = self._predictors(models, done, self.long_texts)
-        return Examiner(teacher, students, self.task, self.choice.method, self.choice.watched, self.rows.pool)
+        return ModelComparison(
+            teacher, students, self.task, self.choice.method, self.choice.watched, self.rows.pool
+        )
 
     def _predictors(
         self, models: Sequence[AuditModel], done: OnProgress, in_windows: bool = True
@@ -268,10 +279,12 @@ class Examination:
         windows = self.windows if in_windows else None
         return [model.predicting(self.max_length, done, windows) for model in models]
 
-    def _word_examiner(self, done: OnProgress) -> WordExaminer:
+    def _changed_text_comparison(self, done: OnProgress) -> ChangedTextComparison:
         teacher, *compared = self._predictors(self.models.every, done)
         several = self.task.multi_label
-        return WordExaminer(teacher, compared, self.rows.pool, self._neighbours, self.choice.seed, several)
+        return ChangedTextComparison(
+            teacher, compared, self.rows.pool, self._neighbours, self.choice.seed, several
+        )
 
     @cached_property
     def _neighbours(self) -> dict[str, str]:
@@ -313,7 +326,7 @@ def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) 
             "form": "substitution",
             "texts": list(flip.texts),
             "replaced": [list(word) for word in flip.replaced],
-            "teacher": names[flip.edit.after],
+            "teacher": names[flip.edit.new_label],
             "students": [names[label] for label in flip.students[:students]],
         }
         for flip in flips
@@ -321,12 +334,12 @@ def _by_number(flips: Sequence[Flip], rows: Dataset, task: Task, students: int) 
 
 
 def _all_blocks(
-    examiner: Examiner, rows: Dataset, flips: Mapping[int, dict[str, Any]], output: Path
+    comparison: ModelComparison, rows: Dataset, flips: Mapping[int, dict[str, Any]], output: Path
 ) -> list[Columns]:
     """The columns of each student. Each example is written to a file at once."""
     parts: list[list[Columns]] = []
     with (output / EXAMPLES).open("w", encoding="utf-8", errors="backslashreplace") as stream:
-        for block in examiner.blocks(rows):
+        for block in comparison.blocks(rows):
             parts.append(block.columns)
             for example in block.examples:
                 shown = example | ({"flip": flip} if (flip := flips.get(example["index"])) else {})

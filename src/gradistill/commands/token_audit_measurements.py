@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from gradistill.auditing.evaluate import FLOOR_SEEDS
+from gradistill.auditing.model_comparison import FLOOR_SEEDS
 from gradistill.auditing.per_example import Columns, Reference, mean_values
 from gradistill.auditing.predicted_labels import disagreements, label_pairs
 from gradistill.auditing.summary import Audited
 from gradistill.auditing.token_loyalty import on_common_words, token_columns, word_confidence
 from gradistill.auditing.token_predictions import TokenPredictions, predict_tokens
 from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.audit_measurements import EXAMPLES, timed_part
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
-from gradistill.commands.examination import EXAMPLES, timed_part
 from gradistill.commands.row_sample import drawn_rows
 from gradistill.data import Collator, Cut, Splits, Task, encode
 from gradistill.data.overlap import as_text
@@ -36,7 +36,7 @@ NOT_DEFINED = (
 
 
 @dataclass(frozen=True)
-class TokenExamination:
+class TokenAuditMeasurements:
     """Measures ``models`` on the rows of ``splits``; ``seconds`` gets the time of each part.
 
     Models are compared on the words that both read. Their tokenizers may differ.

@@ -57,7 +57,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class WordExaminer:
+class ChangedTextComparison:
     """Compares ``teacher`` and ``students`` on changed texts.
 
     ``pool``: words of the data, from which replacements are drawn. ``neighbours``: for a word its replacement in flips;
@@ -93,7 +93,7 @@ class WordExaminer:
     ) -> list[StudentColumns]:
         every = dict(enumerate(kept))
         shares = (1 - own.sum(axis=1) / max(own.shape[1], 1) for own in kept)
-        gone = None if suffix else np.stack([*shares])  # masked words have no partial figure
+        removed_share = None if suffix else np.stack([*shares])  # masked words have no partial figure
         teacher = np.stack(list(predict_by_row(self.teacher, every, copies_of).values()), axis=1)[0]
         results = []
         for student in self.students:
@@ -102,7 +102,12 @@ class WordExaminer:
             own, *floors = (
                 _named(
                     response_columns(
-                        logits, teacher, words, gone=gone, multi_label=self.multi_label, thresholds=thresholds
+                        logits,
+                        teacher,
+                        words,
+                        removed_share=removed_share,
+                        multi_label=self.multi_label,
+                        thresholds=thresholds,
                     ),
                     suffix,
                 )
@@ -120,7 +125,7 @@ class WordExaminer:
         columns, edits, labels = self._flips(_replacing(rows, replacements), rows, "")
         shown = [
             Flip(
-                edit, *_as_read(rows.texts[edit.row], edit.gone, replacements[edit.row]),
+                edit, *_as_read(rows.texts[edit.row], edit.removed, replacements[edit.row]),
                 [int(of_one[0, place, 1]) for of_one in labels],
             )
             for place, edit in enumerate(edits)
@@ -240,9 +245,9 @@ def _named(columns: Columns, suffix: str) -> Columns:
 
 
 def _as_read(
-    texts: Texts, gone: np.ndarray, replacements: Sequence[str]
+    texts: Texts, removed: np.ndarray, replacements: Sequence[str]
 ) -> tuple[list[tuple[int, int, int, str]], Texts]:
     """The replaced words of an edit, as segment, start, end and new word, and the texts after the edit."""
-    spans, places = word_places(texts), np.flatnonzero(gone).tolist()
-    changed = substituted_copies(texts, ~gone[None], [replacements])[1].texts
+    spans, places = word_places(texts), np.flatnonzero(removed).tolist()
+    changed = substituted_copies(texts, ~removed[None], [replacements])[1].texts
     return [(*spans[place], replacements[place]) for place in places], changed
