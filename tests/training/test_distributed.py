@@ -84,6 +84,8 @@ def test_two_processes_end_with_the_weights_of_one(case: str, of_two: Path, kit:
     assert losses(found[0]["history"]) == losses(found[1]["history"])
     for ours, theirs in zip(losses(trainer.state.log_history), losses(found[0]["history"]), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)  # logged in float32
+    loss = trainer.evaluate(trainer.train_dataset)["eval_loss"]
+    assert [one["evaluated"]["eval_loss"] for one in found] == pytest.approx([loss, loss], rel=1e-4)
 
 
 @pytest.mark.parametrize("case", SHARED)

@@ -30,7 +30,8 @@ def run(folder: Path, case: str, arguments: dict[str, Any]) -> None:
     trainer = kit.trainer(terms, models, options=options, sgd=True, ddp_backend="gloo", **arguments)
     trainer.train()
     assert trainer.accelerator.num_processes == 2
-    found = {"weights": models[0].state_dict(), "history": trainer.state.log_history}
+    evaluated = trainer.evaluate(trainer.train_dataset)
+    found = {"weights": models[0].state_dict(), "history": trainer.state.log_history, "evaluated": evaluated}
     torch.save(found, folder / f"{case}-{rank}.pt")
 
 

@@ -153,7 +153,6 @@ class DistillationTrainer(Trainer):
         with _no_new_folder(args):
             super().__init__(**given)
             self._train_on_one_device()
-            self._loss_takes_counts = self.model_accepts_loss_kwargs
             self.model_accepts_loss_kwargs = True  # as loss_is_scaled_for_ga, before transformers had it
             if isinstance(teacher, nn.Module):
                 refuse_kind("teacher", teacher)
@@ -512,10 +511,8 @@ class DistillationTrainer(Trainer):
         """
         if not model.training:
             labelled = {"labels": inputs["labels"]} if "labels" in inputs else {}
-            counted = num_items_in_batch if self._loss_takes_counts else None
-            return super().compute_loss(
-                model, {**Batch.of(inputs).inputs, **labelled}, return_outputs, counted
-            )
+            # With a count the Trainer multiplies by the number of processes, also the mean of a model that ignores it.
+            return super().compute_loss(model, {**Batch.of(inputs).inputs, **labelled}, return_outputs)
         batch = self._read(inputs)
         counts = num_items_in_batch
         if not isinstance(counts, Tensor) or counts.shape != (4,):
