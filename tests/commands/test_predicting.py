@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from tokenizers import normalizers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -29,6 +29,7 @@ from gradistill.commands import predict as module
 from gradistill.commands.predict import predict
 from gradistill.commands.text_predictor import TextPredictor, load_predictor
 from gradistill.commands.unfinished_predictions import UnfinishedPredictions, folder_of
+from gradistill.data.multilabel_metrics import assigned
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError
 from gradistill.models.loading import load_classifier, load_tokenizer
 from slow import slow
@@ -614,3 +615,27 @@ def test_several_labels_a_row(thresholds: list[float] | None, small: Any, tmp_pa
     out = read(tmp_path / "out.csv")
     assert [json.loads(row["predicted_labels"]) for row in out] == chosen
     assert "predicted_label" not in out[0]
+
+
+def test_labels_whose_thresholds_are_nearly_1_are_those_of_the_metrics(small: Any, tmp_path: Path) -> None:
+    """A sure model's probabilities differ by less than float32 can."""
+    model, _ = load_classifier(small.teachers["three"])
+    model.config.problem_type = "multi_label_classification"
+    tokenizer = load_tokenizer(small.teachers["three"])
+    pairs = [("a fine film", "a dull one"), ("poor", "very fine"), ("dull", "fine"), ("very fine", "a film")]
+    with torch.no_grad():
+        encoded = tokenizer(*map(list, zip(*pairs, strict=True)), return_tensors="pt", padding=True)
+        model.classifier.bias += 24 - model.eval()(**encoded).logits.max(dim=0).values  # 1 − 4e-11
+        logits = model(**encoded).logits.numpy()
+    thresholds = np.sort(expit(logits.astype(np.float64)), axis=0)[1:3].mean(axis=0)
+    model.config.thresholds = thresholds.tolist()
+    expected = assigned(logits, thresholds)
+    assert (expected.sum(axis=0) == 2).all()
+    predictor = load_predictor((model, tokenizer))
+    assert predictor.predict(pairs) == [
+        [name for name, chosen in zip(predictor.labels or (), row, strict=True) if chosen] for row in expected
+    ]
+    rows = write(tmp_path / "in.csv", [{"text": a, "other": b} for a, b in pairs])
+    predict((model, tokenizer), rows, tmp_path / "out.csv", text_columns=["text", "other"])
+    out = [json.loads(row["predicted_labels"]) for row in read(tmp_path / "out.csv")]
+    assert out == predictor.predict(pairs)

@@ -265,7 +265,7 @@ def _predicted(
     advance(int((~complete).sum()))
     rows, width = len(complete), found.values.shape[1]
     whole = Predicted(
-        np.full((rows, width), np.nan, np.float32), np.zeros(rows, bool), np.zeros(rows, bool), found.longest
+        np.full((rows, width), np.nan), np.zeros(rows, bool), np.zeros(rows, bool), found.longest
     )
     for name in ("values", "cut", "blank"):
         getattr(whole, name)[complete] = getattr(found, name)
@@ -288,12 +288,12 @@ def _added(
 
 
 def _columns(found: Predicted, predictor: TextPredictor) -> dict[str, np.ndarray]:
-    labels = predictor.labels
+    labels, written = predictor.labels, found.values.astype(np.float32)
     cut = found.cut if predictor.windows is None else np.zeros_like(found.cut)
     if labels is None:
-        return {SCORE: found.values[:, 0], CUT: cut}
+        return {SCORE: written[:, 0], CUT: cut}
     names = np.array(labels, dtype=object)
-    probabilities = {f"{PROBABILITY}{label}": found.values[:, k] for k, label in enumerate(labels)}
+    probabilities = {f"{PROBABILITY}{label}": written[:, k] for k, label in enumerate(labels)}
     if predictor.multi_label:
         lists = [json.dumps(chosen, ensure_ascii=False) for chosen in predictor.chosen(found.values)]
         return {LABELS: np.array(lists, dtype=object), **probabilities, CUT: cut}

@@ -43,9 +43,9 @@ AnyTexts = Sequence[str] | Sequence[Sequence[str]]
 class Predicted:
     """Predictions for some texts.
 
-    ``values``: probabilities ``(text, label)``, or in a regression scores ``(text, 1)``, in float32. ``cut``: texts
-    that are cut at the model's length, or read in windows of it. ``blank``: texts whose only tokens are special ones.
-    ``longest``: the largest length before cutting, in tokens.
+    ``values``: probabilities ``(text, label)``, or in a regression scores ``(text, 1)``, in float64, as thresholds may
+    be nearer to 1 than float32 can be. ``cut``: texts that are cut at the model's length, or read in windows of it.
+    ``blank``: texts whose only tokens are special ones. ``longest``: the largest length before cutting, in tokens.
     """
 
     values: Float[np.ndarray, "text label"]
@@ -97,17 +97,17 @@ class TextPredictor:
 
         Raises DataError for anything but a text, with its position.
         """
-        return self.predicted(_checked(texts, self.text_columns)).values
+        return self.predicted(_checked(texts, self.text_columns)).values.astype(np.float32)
 
     def predict(self, texts: AnyTexts) -> list[str] | list[list[str]] | list[float]:
         """The predicted label of each text, or in a regression its score. ``texts`` are as for a call.
 
         For a multi-label classifier it is the list of labels above their thresholds (½ if none were saved).
         """
-        values = self(texts)
+        values = self.predicted(_checked(texts, self.text_columns)).values
         labels = self.labels
         if labels is None:
-            return values[:, 0].tolist()
+            return values[:, 0].astype(np.float32).tolist()
         return self.chosen(values) if self.multi_label else [labels[k] for k in values.argmax(-1)]
 
     @property
@@ -129,15 +129,15 @@ class TextPredictor:
         none = np.zeros(0, bool)
         if texts:
             refuse_no_room(predictor.tokenizer, len(texts[0]), self.max_length)
-        parts = [Predicted(np.zeros((0, width), np.float32), none, none)]
+        parts = [Predicted(np.zeros((0, width)), none, none)]
         for piece in _pieces(texts):
             losses = text_losses(
                 predictor.tokenizer, [list(column) for column in zip(*piece, strict=True)], self.max_length
             )
             self.model.refuse_unknown_tokens(losses.largest)
             (logits,) = predictor.logits([Copy(pair) for pair in piece])
-            values = self._probabilities(logits)
-            parts.append(Predicted(values.astype(np.float32), losses.cut, losses.blank, losses.longest))
+            values = self._probabilities(np.asarray(logits, np.float64))
+            parts.append(Predicted(values, losses.cut, losses.blank, losses.longest))
         values, cut, blank = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "cut", "blank")
         )
