@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gradistill.auditing import summary
+from gradistill.auditing import figure_meanings, summary
 from gradistill.auditing.per_example import AGREEMENT
 from gradistill.auditing.statistics import Estimate
 from gradistill.auditing.verdict import DATA_LIMITS, LIMITS, judged, unpredicted, worst
@@ -231,6 +231,18 @@ def test_figures_at_their_floor_have_a_line() -> None:
     assert found["assessment"]["outcome"] == "pass", "the figure says nothing, for or against"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "noted"),
+    [("method: kd", True), ("training: {average_weights: 0.3}", False), (None, False)],
+)
+def test_a_note_where_the_audited_rows_selected_the_student(recipe: str | None, noted: bool) -> None:
+    audit = {"students": [student(recipe=recipe)], "data": {"split": "validation", "rows": 100}}
+    notes = judged(audit, {})["assessment"]["notes"]
+    assert any("chose the best epoch" in note for note in notes) is noted
+    notes = judged(audit | {"data": {"split": "test", "rows": 100}}, {})["assessment"]["notes"]
+    assert not any("chose the best epoch" in note for note in notes)
+
+
 def test_data_have_limits_of_their_own() -> None:
     data = {"split": "test", "rows": 100}
     texts = {
@@ -313,7 +325,7 @@ def test_expected_gradients_that_were_left_out_are_asked_for(
 
 
 def test_every_figure_of_agreement_has_a_meaning() -> None:
-    assert {*AGREEMENT} <= {*summary.MEANINGS, *summary.OF_WORDS}
+    assert {*AGREEMENT} <= {*figure_meanings.MEANINGS, *figure_meanings.OF_WORDS}
 
 
 def test_a_sentence_has_an_interval_below_0_without_a_dash_before_its_minus() -> None:

@@ -288,3 +288,34 @@ def test_labels_of_several_labels_a_row_are_no_share_of_examples() -> None:
 
 def test_what_is_0_but_for_rounding_has_no_sign() -> None:
     assert "| accuracy | 0.000 |" in model_card(_facts(eval={"accuracy": -0.0001}))
+
+
+def test_the_card_names_what_the_validation_rows_selected() -> None:
+    selected, thresholds = "which also selected the checkpoint", "thresholds were chosen on it"
+    recipe = {"training": {"arguments": {"load_best_model_at_end": False}}}
+    for facts, shown in (
+        (_facts(), (True, False)),
+        (_facts(recipe=recipe), (False, False)),
+        (_facts(recipe=None), (False, False)),
+        (_facts(thresholds={"joy": 0.3}), (True, True)),
+    ):
+        text = model_card(facts)
+        assert (selected in text, thresholds in text) == shown
+
+
+def test_the_card_describes_the_figures_of_its_kind_of_task() -> None:
+    prediction, labels = "changes of the prediction.", "changes of a label's log-odds, over all labels."
+    loyalty = {"response": FIGURE, "saliency": FIGURE | {"skipped": 0, "method": "gradient_x_input"}}
+    texts = [
+        model_card(_facts(loyalty=loyalty | more))
+        for more in ({"prediction": FIGURE}, {"label": FIGURE, "exact_match": FIGURE}, {"label": FIGURE})
+    ]
+    assert [prediction in text for text in texts] == [True, False, False]
+    assert [labels in text for text in texts] == [False, True, False]
+    assert ["teacher's label" in text for text in texts] == [False, False, True]
+
+
+def test_a_card_of_a_model_alone_calls_it_so_in_every_table() -> None:
+    facts = _facts(teacher=None, teacher_eval=None, loyalty=None, test={"accuracy": 0.8})
+    heads = [table[0][:2] for table in _tables(model_card(facts)) if table[0][0] == "metric"]
+    assert heads == [["metric", "model"]] * 2

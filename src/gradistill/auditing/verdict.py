@@ -15,6 +15,7 @@ from gradistill.auditing.per_example import CHALLENGE, without_groups
 from gradistill.auditing.slices import MIN_ROWS, ranked
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON
 from gradistill.printing import places_below, places_shown
+from gradistill.recipe.checkpoint_choice import keeps_best
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 OUTCOMES = (PASS, WARN, FAIL)
@@ -320,9 +321,9 @@ def _number(value: float | int | None) -> str:
 
 
 def _chosen_by(audit: Mapping[str, Any]) -> list[str]:
-    """A note if the audited rows selected the models: training keeps the best epoch on the validation split."""
-    of_training = any(isinstance(s, Mapping) and s.get("recipe") for s in audit.get("students") or [])
-    if not of_training or (audit.get("data") or {}).get("split") != "validation":
+    """A note if the audited rows selected a model: training kept its best epoch on the validation split."""
+    recipes = [s.get("recipe") for s in audit.get("students") or [] if isinstance(s, Mapping)]
+    if not any(map(keeps_best, recipes)) or (audit.get("data") or {}).get("split") != "validation":
         return []
     return [
         "training chose the best epoch on the validation split: figures on it are slightly too good, "

@@ -28,6 +28,7 @@ from gradistill.commands.export import DEFAULT_CHOICE as DEFAULT_EXPORT
 from gradistill.commands.export import export_model
 from gradistill.commands.finetune import finetune
 from gradistill.commands.given_models import AnyTeacher, is_several
+from gradistill.commands.identity import recipes_of
 from gradistill.commands.output_folder import FolderKind, locked_output
 from gradistill.commands.project_file import Project, read_project
 from gradistill.commands.run_folder import CARD, EXPORT_RECORD, METRICS, record_of
@@ -175,7 +176,8 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     ]
     result["failed"] = [*below, *((result[EXPORT] or {}).get("failed") or ())]
     page = plan.output / SUMMARY
-    content = project_page(result, plan.output.name, _links(stages), _settings(plan))
+    found = {**result, "recipe": recipes_of(Path(student)).get("recipe")}
+    content = project_page(found, plan.output.name, _links(stages), _settings(plan))
     write_whole(page, content.encode("utf-8", "backslashreplace"))
     return {**result, "page": str(page)}
 

@@ -20,6 +20,7 @@ from gradistill.auditing.trained_figures import title_with_dagger, trained_note
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.printing import printable
+from gradistill.recipe.checkpoint_choice import keeps_best
 from gradistill.recipe.secrets import redacted
 from gradistill.report.run_summary import role_of
 
@@ -75,6 +76,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         columns=[_model(r, m) for r, m in ((role_of(facts), student), ("teacher", teacher)) if m],
         role=role_of(facts),
         metrics=_metric_rows(facts, "eval"),
+        selects=keeps_best(facts.get("recipe")),
+        thresholds=bool(facts.get("thresholds")),
         tested=_metric_rows(facts, "test"),
         warnings=list(facts.get("warnings") or ()),
         overlap=overlap_sentence(facts.get("overlap")),

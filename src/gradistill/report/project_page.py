@@ -14,6 +14,7 @@ from gradistill.auditing.figure_titles import title_of
 from gradistill.auditing.per_example import without_groups
 from gradistill.auditing.trained_figures import trained_note
 from gradistill.data.tasks import metric_title
+from gradistill.recipe.checkpoint_choice import keeps_best
 from gradistill.report.audit_tables import capital, cell, students_of
 from gradistill.report.change_report import reference_note, verdict_view
 from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_note, speed_rows
@@ -44,7 +45,7 @@ def project_page(
 
     Parameters:
         ``found``: ``teacher``, ``student``, ``audit``, ``export``, ``stages`` and ``failed``, as ``commands.run``
-            returns them; None is left out.
+            returns them, and the student's ``recipe`` as YAML; None is left out.
         ``name``: the name of the project.
         ``links``: titles and addresses, relative to the page.
         ``settings``: the chosen settings, by name.
@@ -65,6 +66,7 @@ def project_page(
         failed=found.get("failed") or [],
         warnings=[public_name(text) for text in _warnings(found)],
         models=models,
+        selects=keeps_best(found.get("recipe")),
         metrics=list(dict.fromkeys(title for model in models for title in model["metrics"])),
         figures=_figures(found),
         exported=_exported(found.get("export")),

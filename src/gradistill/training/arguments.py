@@ -34,6 +34,7 @@ from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.objectives import Term
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import ComputeSettings, Recipe, TrainingSettings
+from gradistill.recipe.checkpoint_choice import keeps_best
 from gradistill.recipe.schema import truth_value
 from gradistill.recipe.secrets import redacted
 from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, OWN_NAMES, WITHIN_BACKWARD
@@ -145,7 +146,7 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "eval_strategy": "epoch" if evaluates else "no",
         "save_strategy": "epoch",
         "restore_callback_states_from_checkpoint": True,  # restores the patience of early stopping
-        "load_best_model_at_end": evaluates and not settings.average_weights,
+        "load_best_model_at_end": evaluates and keeps_best({"training": settings.model_dump()}),
         "metric_for_best_model": measured.select if evaluates else None,
         "logging_steps": 50,
         "report_to": "none",
