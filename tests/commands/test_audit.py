@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from families import build
-from gradistill.auditing import evaluate
+from gradistill.auditing import model_comparison
 from gradistill.auditing.methods import method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
 from gradistill.auditing.predictor import ClassifierPredictor
@@ -238,7 +238,7 @@ def test_examples_and_figures_do_not_depend_on_blocks(small: Any, tmp_path: Path
     student = small.distilled("kd", "three", tmp_path / "student") and str(tmp_path / "student")
     found, by_drawn = [], replace(FEW, method=method("integrated_gradients", steps=6, baseline="tokens"))
     for block in (1000, 3):
-        monkeypatch.setattr(evaluate, "BLOCK", block)
+        monkeypatch.setattr(model_comparison, "BLOCK", block)
         out = tmp_path / str(block)
         audit(str(small.teachers["three"]), [student], small.choice("three"), out, by_drawn)
         found.append(json.loads((out / "audit.json").read_text()))
@@ -435,12 +435,12 @@ def test_half_of_the_chosen_examples_disagree_most(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_more_rows_need_no_more_memory(small: Any, monkeypatch: Any) -> None:
     """Beyond a few numbers a row: 120 rows against 40 in blocks of 20."""
-    monkeypatch.setattr(evaluate, "BLOCK", 20)
+    monkeypatch.setattr(model_comparison, "BLOCK", 20)
     model, _ = load_classifier(str(small.teachers["two"]))
     source = small.choice("two")
     splits = load_splits(source.source, splits=("train",), label_column="label", text_columns=("text",))
     predictor = ClassifierPredictor(model, load_tokenizer(str(small.teachers["two"])))
-    comparison = evaluate.ModelComparison(predictor, [predictor], splits.task, GradientXInput())
+    comparison = model_comparison.ModelComparison(predictor, [predictor], splits.task, GradientXInput())
 
     def peak(rows: int) -> int:
         some = splits.rows["train"].select([k % 20 for k in range(rows)])

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from byte_level import byte_level
 from families import build
-from gradistill.auditing import evaluate
+from gradistill.auditing import model_comparison
 from gradistill.auditing.function_predictor import FunctionPredictor
 from gradistill.auditing.methods import method
 from gradistill.auditing.model_comparison import ModelComparison
@@ -367,7 +367,7 @@ def test_expected_gradients_cost_nothing_where_the_teacher_has_no_maps_and_follo
     np.testing.assert_array_equal(values[0], values[1])
     assert not np.allclose(values[0], values[2])
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "predict_rows", None)
+        patch.setattr(model_comparison, "predict_rows", None)
         predictor = FunctionPredictor(lambda texts: np.full((len(texts), 2), 0.5), ("negative", "positive"))
         (found,) = replace(comparison, teacher=predictor).expected_gradients(rows, 0)
     assert (found.columns, found.floors) == ({}, [])
