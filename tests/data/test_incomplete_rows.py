@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gradistill.commands.init import init
 from gradistill.commands.project_file import read_project
-from gradistill.data import DataChoice, get_task, load_splits
+from gradistill.data import DataChoice, Task, get_task, load_splits
 from gradistill.data.proposal import propose
 from gradistill.data.split_loading import read_splits
 from gradistill.data.unlabelled_texts import read_unlabelled
@@ -164,3 +164,20 @@ def test_it_is_typed_without_a_value() -> None:
     assert DataChoice("folder", skip_incomplete=True).options() == ["--data", "folder", "--skip-incomplete"]
     with pytest.raises(RecipeError, match="skip_incomplete"):
         DataChoice("folder", skip_incomplete="yes")  # type: ignore[arg-type]
+
+
+def test_labels_that_the_hub_hides_are_left_out_too() -> None:
+    table = {"text": ["a fine film", "a dull one", "the rest", "so so"], "label": ["pos", "neg", "-1", "pos"]}
+    task = Task("t", ("text",), ("neg", "pos"), ("accuracy",), "accuracy")
+    with pytest.raises(DataError, match="kept secret(.|\n)*--skip-incomplete"):
+        load_splits({"train": pd.DataFrame(table)}, splits=("train",), task=task)
+    found = load_splits({"train": pd.DataFrame(table)}, splits=("train",), task=task, skip_incomplete=True)
+    assert (found.rows["train"]["text"][:], found.incomplete) == (
+        ["a fine film", "a dull one", "so so"],
+        {"train": 1},
+    )
+    numbered = Task("t", ("text",), ("-1", "1"), ("accuracy",), "accuracy")
+    table["label"] = ["1", "-1", "-1", "1"]
+    assert load_splits(
+        {"train": pd.DataFrame(table)}, splits=("train",), task=numbered, skip_incomplete=True
+    ).incomplete == {"train": 0}

@@ -110,6 +110,14 @@ def test_signs_make_another_name(ours: tuple[str, ...], theirs: tuple[str, ...])
     assert Outputs(theirs).completed(ours) is None
 
 
+def test_short_forms_complete_the_classes_of_a_split_that_lacks_some() -> None:
+    """An audit of one class alone: the data write pos, the model's outputs are negative and positive."""
+    outputs_of = Outputs(("negative", "positive"))
+    assert outputs_of.completed(["pos"]) == ("negative", "pos")
+    assert outputs_of.completed(["po"]) is None  # too short
+    assert Outputs(("positive", "possible", "no")).completed(["pos"]) is None  # the beginning of two
+
+
 def test_hyphens_within_names_do_not_matter() -> None:
     found = match_names(("not_entailed", "e-mail"), ("E Mail", "Not-Entailed"))
     assert found is not None
@@ -176,7 +184,7 @@ def test_other_names_are_refused_with_both_lists() -> None:
             {0: "a", 1: "b", 2: "c"},
             r"teacher has 3 outputs \(a, b, c\), the data have 2 labels",
         ),
-        (("0", "1"), {0: "LABEL_0"}, r"teacher has 1 outputs \(LABEL_0\), the data have 2 labels \(0, 1\)"),
+        (("0", "1"), {0: "LABEL_0"}, r"teacher has one output, a score, the data have 2 labels \(0, 1\)"),
         (None, {0: "no", 1: "yes"}, r"the data have scores \(one output\)"),
     ],
 )

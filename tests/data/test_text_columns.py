@@ -136,6 +136,31 @@ def test_a_category_that_does_not_follow_from_the_label_is_asked_about(tmp_path:
     assert loaded(tmp_path, rows, text_columns=("text", "product")).task.text_columns == ("text", "product")
 
 
+PEOPLE = ("Carol Park", "Éric van Dyke".title(), "J. R. R. Tolkien", "Hamburg, France", "O'Neil")
+
+
+@pytest.mark.parametrize("called", ["customer", "Kunde"])
+def test_names_next_to_a_text_are_asked_about(called: str, tmp_path: Path) -> None:
+    names = {called: lambda k: f"{PEOPLE[k % 5]} {'ABCDEFGHIJKLMNOPQ'[k % 17]}" if k % 5 != 2 else PEOPLE[2]}
+    rows = table(**names, text=sentence, label=label)
+    with pytest.raises(DataError, match=f"is '{called}' .*names have.* half of a pair with 'text'"):
+        loaded(tmp_path, rows)
+    pair = (called, "text")
+    assert loaded(tmp_path / "named", rows, text_columns=pair).task.text_columns == pair
+    alone = {"rows": table(**names, label=label)}["rows"]
+    assert loaded(tmp_path / "alone", alone).task.text_columns == (called,)
+
+
+def test_a_text_that_is_called_so_is_no_name(tmp_path: Path) -> None:
+    rows = table(title=lambda k: f"{PEOPLE[k % 5]} {'ABCDEFGHIJKLMNOPQ'[k % 17]}", body=sentence, label=label)
+    assert loaded(tmp_path, rows).task.text_columns == ("title", "body")
+
+
+def test_an_index_that_pandas_wrote_is_no_text(tmp_path: Path) -> None:
+    rows = table(text=sentence, __index_level_0__=lambda k: f"alice smith {k}", label=label)
+    assert loaded(tmp_path, rows).task.text_columns == ("text",)
+
+
 def test_phrases_that_come_again_and_again_are_a_category(tmp_path: Path) -> None:
     places = ("Home, kitchen and garden tools", "Toys and games for small children")
     rows = table(text=sentence, department=lambda k: places[k // 4 % 2], label=label)

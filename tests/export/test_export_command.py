@@ -409,3 +409,13 @@ def test_models_of_one_label_and_of_several_are_not_compared(
         ModelError, match="predicts several labels a row, and the teacher predicts one label a row"
     ):
         gradistill.audit(str(small.teachers["two"]), [str(output)], small.choice("two"), tmp_path / "audit")
+
+
+@pytest.mark.parametrize(("int8", "warned"), [(0.31, True), (0.64, False), (None, False)])
+def test_reasons_that_int8_loses_are_a_warning(int8: float | None, warned: bool) -> None:
+    student = {"response": {"value": 0.66, "low": 0.61, "high": 0.7}}
+    loyalty = {"teacher": {"student": student, "int8": {"response": {"value": int8}}}}
+    found = command._lost_reasons(loyalty)
+    assert any("0.310, the student's 0.660 (0.610 to 0.700)" in text for text in found) is warned
+    assert len(found) == warned
+    assert command._lost_reasons({}) == command._lost_reasons({"teacher": {"student": {}}}) == []

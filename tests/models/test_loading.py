@@ -506,3 +506,16 @@ def test_no_rows_are_no_difference() -> None:
 def test_a_name_that_is_no_folder_is_called_so() -> None:
     with pytest.raises(ModelError, match="there is no folder nowhere, and as a name on the hub"):
         load_classifier("nowhere")
+
+
+def test_labels_that_contradict_each_other_are_noted_and_the_outputs_names_stay(tmp_path: Path) -> None:
+    build("bert", labels=2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for ids, noted in (({"neg": 1, "pos": 0}, True), ({"neg": 0, "pos": 1}, False), ({"LABEL_0": 0}, False)):
+        changed = config | {"id2label": {"0": "neg", "1": "pos"}, "label2id": ids}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        with logged([]) as lines:
+            model, _ = load_classifier(str(tmp_path))
+        assert any("label2id of config.json contradicts" in line for line in lines) is noted
+        assert model.config.label2id == {"neg": 0, "pos": 1}
+        assert model.config.id2label == {0: "neg", 1: "pos"}

@@ -352,7 +352,21 @@ def _warnings(found: Mapping[str, Any], choice: ExportChoice) -> list[str]:
             f"the INT8 model's loyalty to the student is {layers['loyalty']:.3f}, below {choice.least_loyalty:g}, with "
             "every layer in float that could be"
         )
-    return short
+    return [*short, *_lost_reasons(found["loyalty"])]
+
+
+def _lost_reasons(loyalty: Mapping[str, Any]) -> list[str]:
+    """A warning where the INT8 model's response loyalty to the teacher lies below the student's interval."""
+    of_teacher = loyalty.get("teacher") or {}
+    own, int8 = ((of_teacher.get(name) or {}).get("response") or {} for name in ("student", "int8"))
+    low, value = own.get("low"), int8.get("value")
+    if low is None or value is None or value >= low:
+        return []
+    return [
+        "the INT8 model reacts to changed words less like the teacher than the student does: its response loyalty is "
+        f"{value:.3f}, the student's {own['value']:.3f} ({low:.3f} to {own['high']:.3f}). More layers in float may "
+        "help: raise --least-loyalty"
+    ]
 
 
 def _identity(file: Path) -> dict[str, Any]:

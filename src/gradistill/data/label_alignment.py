@@ -137,6 +137,17 @@ def _other_count(task: Task, theirs: Sequence[str], owner: str) -> DataError:
         if task.labels
         else "scores (one output)"
     )
+    if (len(theirs) == 1) != (task.labels is None):
+        of_owner = (
+            "one output, a score"
+            if len(theirs) == 1
+            else f"{len(theirs)} classes ({shortened(', '.join(theirs))})"
+        )
+        return DataError(
+            f"The {owner} has {of_owner}, the data have {ours}.",
+            expected="both of one kind: classes, or scores",
+            remedy=f"take a {owner} of this task, or choose the kind of the data with --kind",
+        )
     return DataError(
         f"The {owner} has {len(theirs)} outputs ({shortened(', '.join(theirs))}), the data have {ours}.",
         expected=f"as many outputs as the data have labels, or labels named like outputs of the {owner}",

@@ -59,6 +59,9 @@ class Outputs:
                 if len(labels) == len(known):
                     return tuple(labels)
                 return tuple(ours.get(spelled, name) for spelled, name in zip(theirs, known, strict=True))
+        if len(labels) < len(known) and (places := _short_form_places(labels, known)):
+            written = dict(zip(places, labels, strict=True))
+            return tuple(written.get(place, name) for place, name in enumerate(known))
         return None
 
     def _place(self, output: str) -> int | None:
@@ -116,9 +119,18 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
 
 
 def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """The match of each name with the only one of the other side that begins with it or that it begins with.
+    """The match of each name with its only short or long form on the other side."""
+    positions = _short_form_places(ours, theirs) if len(ours) == len(theirs) else None
+    if positions is None:
+        return None
+    pairs = ", ".join(f"{name} = {theirs[place]}" for name, place in zip(ours, positions, strict=True))
+    return Match(tuple(positions), f"classes are matched by the beginning of their names: {shortened(pairs)}")
 
-    Example: POS and positive.
+
+def _short_form_places(ours: Sequence[str], theirs: Sequence[str]) -> list[int] | None:
+    """The position in ``theirs`` of the only name that begins with each of ``ours``, or that it begins with.
+
+    None unless every name has one, and no two the same. Example: POS and positive.
     """
     mine, others = list(map(_letters, ours)), list(map(_letters, theirs))
     positions = []
@@ -131,10 +143,7 @@ def _by_short_forms(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
         if len(fits) != 1 or numbers_of([name]) is not None:
             return None
         positions += fits
-    if len(ours) != len(theirs) or len(set(positions)) < len(theirs):
-        return None
-    pairs = ", ".join(f"{name} = {theirs[place]}" for name, place in zip(ours, positions, strict=True))
-    return Match(tuple(positions), f"classes are matched by the beginning of their names: {shortened(pairs)}")
+    return positions if len(set(positions)) == len(ours) else None
 
 
 def shortened(text: str, most: int = 300) -> str:

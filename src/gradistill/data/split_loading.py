@@ -49,9 +49,9 @@ from gradistill.data.task_inference import (
 )
 from gradistill.data.tasks import TASKS, Task, get_task, inferred_task, label_key
 from gradistill.data.text_columns import (
-    IGNORED_COLUMNS,
     find_text_columns,
     holds_text,
+    is_ignored,
     label_candidates,
     label_dependence,
     wordless,
@@ -132,7 +132,11 @@ def read_splits(
     task, label = inferred.task, inferred.label_column
     written = LabelColumn(label, choice.label_separator, _list_form(source, choice, inferred))
     labels = {k: None if k in bare else written for k in source.tables}
-    lacking = {k: incomplete_rows(t, task.text_columns, labels[k]) for k, t in source.tables.items()}
+    names = map(label_key, task.labels or ())
+    hidden = task.labels is not None and not task.skip_unlabelled and "-1" not in names
+    lacking = {
+        k: incomplete_rows(t, task.text_columns, labels[k], hidden=hidden) for k, t in source.tables.items()
+    }
     kept = {k: t.without(lacking[k] if choice.skip_incomplete else ()) for k, t in source.whole.items()}
     checked = {k: checked_columns(t, task, labels[k], marks, carried) for k, t in kept.items()}
     for split, (_, faults) in checked.items():
@@ -568,7 +572,7 @@ def _other_columns(first: Table, tables: Mapping[str, Table]) -> list[Problem]:
     """The problems of columns that ``first`` lacks: if columns are inferred from it, all splits must have the same."""
 
     def named(table: Table) -> set[str]:
-        return {name for name in table.columns if name.casefold() not in IGNORED_COLUMNS}
+        return {name for name in table.columns if not is_ignored(name)}
 
     return [
         Problem(

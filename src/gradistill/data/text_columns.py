@@ -19,6 +19,8 @@ from gradistill.errors import DataError
 
 IGNORED_COLUMNS = ("", "id", "idx", "index", "guid", "uid", "rationale")
 """Columns that are never a text. The one without a name is the row number that some tools write first."""
+_ROW_INDEX = re.compile(r"__index_level_\d+__")
+"""The name that pandas gives to an index without a name in a Parquet file."""
 NAME_TEXTS = "name the text column, or two of them, with --text-columns (text_columns= in Python)"
 
 FEWEST_ROWS = 5
@@ -35,6 +37,8 @@ FEW_VALUES, FEW_WORDS = 50, 3
 """A category has at most so many values, of at most so many words on average, and ten rows a value."""
 PHRASE_WORDS, PHRASE_ROWS = 8, 30
 """A category's values may have so many words on average, as departments have, if there are so many rows a value."""
+NAME_WORDS = 4
+"""A person or place has a name of at most so many words, each with a capital."""
 
 FEW_WITH_ONE_LABEL = "few values, and one label for each"
 
@@ -58,6 +62,14 @@ class TextChoice:
 
     texts: tuple[str, ...]
     left_out: Mapping[str, str]
+
+
+def is_ignored(column: str) -> bool:
+    """Whether a column is never a text, by its name.
+
+    Example: ``is_ignored("Id")``
+    """
+    return column.casefold() in IGNORED_COLUMNS or bool(_ROW_INDEX.fullmatch(column))
 
 
 def label_candidates(columns: Iterable[str]) -> list[str]:
@@ -86,6 +98,9 @@ def find_text_columns(table: Table, label_column: str) -> TextChoice:
     left_out = {name: kinds[name].reason for name in others if name not in texts}
     if len(texts) == 1 and categories:
         raise _is_it_a_pair(table, texts[0], categories[0], left_out[categories[0]])
+    if names := _column_of_names(table, texts):
+        other = next(name for name in texts if name != names)
+        raise _is_it_a_pair(table, other, names, "a few capitalised words, as names have")
     if len(texts) not in (1, 2):
         raise _no_choice(table, label_column, texts, left_out)
     return TextChoice(tuple(texts), left_out)
@@ -112,7 +127,26 @@ def _kind(table: Table, name: str, label_column: str) -> _Kind:
 
 
 def _may_be_text(table: Table, name: str) -> bool:
-    return name.casefold() not in IGNORED_COLUMNS and holds_text(table, name)
+    return not is_ignored(name) and holds_text(table, name)
+
+
+def _column_of_names(table: Table, texts: Sequence[str]) -> str | None:
+    """The one of two text columns that holds names of people or places, where the other does not."""
+    if len(texts) != 2:
+        return None
+    named = [name for name in texts if not names_texts(name) and _are_names(table.columns[name])]
+    return named[0] if len(named) == 1 else None
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    """Whether almost all values are a few capitalised words. Scripts without capitals have none."""
+    sample = _sample(values)
+    return len(sample) >= FEWEST_ROWS and _mostly(sample, _is_name)
+
+
+def _is_name(value: str) -> bool:
+    words = value.replace(",", " ").split()
+    return len(words) <= NAME_WORDS and all(word[0].isupper() for word in words) and value[-1] not in "!?"
 
 
 def _is_it_a_pair(table: Table, text: str, category: str, reason: str) -> DataError:
@@ -208,7 +242,7 @@ def _mostly(values: Sequence[str], fits: Any) -> bool:
 
 
 def _no_text(table: Table, column: str) -> str | None:
-    if column.casefold() in IGNORED_COLUMNS:
+    if is_ignored(column):
         return "named like a row number or mark"
     if column in table.class_names:
         return "class ids"

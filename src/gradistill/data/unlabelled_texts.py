@@ -16,7 +16,7 @@ from gradistill.data.file_readers import UnreadableError, not_a_file, text_of
 from gradistill.data.split_sources import Wanted, read_source
 from gradistill.data.table import Table, with_fields
 from gradistill.data.tasks import Task
-from gradistill.data.text_columns import IGNORED_COLUMNS, holds_text, label_candidates, wordless
+from gradistill.data.text_columns import holds_text, is_ignored, label_candidates, wordless
 from gradistill.data.transfer_rows import CHANGE, COPY, ROW, WORDS
 from gradistill.errors import DataError, Problem
 from gradistill.io import system_reason
@@ -159,7 +159,7 @@ def _cells(table: Table, named: tuple[str, ...] | None, problems: list[Problem])
     else:
         no_texts = {
             *label_candidates(table.columns),
-            *(n for n in table.columns if n.casefold() in IGNORED_COLUMNS),
+            *filter(is_ignored, table.columns),
         }
         columns = [
             name

@@ -23,6 +23,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from gradistill.data.label_matching import shortened
 from gradistill.errors import ModelError, first_line
 from gradistill.io import read_object, system_reason
 from gradistill.models.adapters import ADAPTER, Adapter, is_adapter
@@ -202,6 +203,8 @@ def load_classifier(
             config.thresholds = None  # they belong to the checkpoint's own labels
         with _quiet(), _explained(name, "model"):
             refuse_strange_weights(name, folder_of(place), getattr(config, "transformers_weights", None))
+        if head is None:
+            _settle_label_ids(name, config)
         labels_tokens = head.token_labels if head else tokens and names_token_classifier(config)
         kind = AutoModelForTokenClassification if labels_tokens else AutoModelForSequenceClassification
         with _quiet(), _explained(name, "model"):
@@ -384,6 +387,18 @@ def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
         expected=expected,
         remedy="correct problem_type and id2label, or fine-tune the model with such labels",
     )
+
+
+def _settle_label_ids(name: str | Path, config: PreTrainedConfig) -> None:
+    """Let ``label2id`` follow ``id2label``, which names the outputs; warn where it named them otherwise."""
+    names = config.id2label or {}
+    before, config.label2id = config.label2id or {}, {label: place for place, label in names.items()}
+    if before != config.label2id and before.keys() == config.label2id.keys():
+        listed = ", ".join(f"{place} = {label}" for place, label in names.items())
+        logger.warning(
+            f"{name}: label2id of config.json contradicts its id2label, by which the outputs are {shortened(listed)}. "
+            "If that is wrong, all predictions are of other labels: correct config.json"
+        )
 
 
 def _align(model: PreTrainedModel) -> None:
