@@ -68,7 +68,7 @@ class AuditJob:
     data: DataChoice
     splits: Splits
     choice: AuditChoice
-    examination: AuditMeasurements | TokenAuditMeasurements
+    measurements: AuditMeasurements | TokenAuditMeasurements
     texts: Mapping[str, Any]
     overlap: Mapping[str, Any] | None
     warnings: list[str]
@@ -86,16 +86,16 @@ class AuditJob:
         splits = with_positive(_splits(data, choice, models), data.positive, folders)
         models = models.ordered(splits.task).sharing_tokens(splits.rows, splits.task, length)
         if of_words:
-            examination = TokenAuditMeasurements(models, splits.task, splits, choice)
+            measurements = TokenAuditMeasurements(models, splits.task, splits, choice)
         else:
             windows = None if len(splits.task.text_columns) > 1 else models.windows
             rows = AuditRows.of(splits, choice)
-            examination = AuditMeasurements(models, splits.task, rows, choice, windows=windows)
-        cut = examination.check()
+            measurements = AuditMeasurements(models, splits.task, rows, choice, windows=windows)
+        cut = measurements.check()
         long = any(part.windowed for part in cut.values())
-        if isinstance(examination, AuditMeasurements):
-            examination = replace(examination, long_texts=long)
-        examination.seconds["loading"] = perf_counter() - start
+        if isinstance(measurements, AuditMeasurements):
+            measurements = replace(measurements, long_texts=long)
+        measurements.seconds["loading"] = perf_counter() - start
         log_splits(splits)
         overlap = overlap_with_training(splits, choice.split, data)
         if line := overlap_line(overlap, choice.split, splits.rows[choice.split], splits.task.text_columns):
@@ -104,14 +104,14 @@ class AuditJob:
         warnings = [
             *(["the audited rows are those of the training split"] if choice.split == "train" else []),
             *models.warnings(),
-            *examination.warnings(),
+            *measurements.warnings(),
             *(models.without_cascade() if choice.cascade else ()),
             *(f"{name}: {part}" for name, part in texts.items() if part.truncated or part.windowed),
             *([IN_WINDOWS] if long else ()),
         ]
         for warning in warnings:
             logger.warning(warning)
-        return cls(models, data, splits, choice, examination, texts, overlap, warnings)
+        return cls(models, data, splits, choice, measurements, texts, overlap, warnings)
 
     @property
     def rows(self) -> Dataset:
@@ -123,7 +123,7 @@ class AuditJob:
         slices = {name: self.rows[CARRIED + name][:] for name in self.choice.slices}
         students = [_described(student) for student in self.models.students]
         trained = [trained_by_record(student, self.choice.method.name) for student in students]
-        audited = replace(self.examination.audited(draft), slices=slices, trained=trained)
+        audited = replace(self.measurements.audited(draft), slices=slices, trained=trained)
         about, choice, task = self._about(students), self.choice, self.splits.task
         figures = summed_up(audited, about, choice.method, task, choice.limits, seed=choice.seed)
         figures |= {"created": utc_now(), "reason": choice.reason}
@@ -161,10 +161,10 @@ class AuditJob:
             "students": students,
             "reference": None if reference is None else _described(reference),
             "settings": _settings(choice, self.models),
-            "texts": {"max_length": choice.max_length, **_windows(self.examination),
+            "texts": {"max_length": choice.max_length, **_windows(self.measurements),
                       **{name: part.as_dict() for name, part in self.texts.items()}},
             "versions": versions(),
-            "seconds": {part: round(taken, 2) for part, taken in self.examination.seconds.items()},
+            "seconds": {part: round(taken, 2) for part, taken in self.measurements.seconds.items()},
         }  # fmt: skip
 
 
@@ -236,6 +236,6 @@ def _without_labels(splits: Splits, split: str) -> dict[str, str]:
     )
 
 
-def _windows(examination: Any) -> dict[str, Any]:
-    windows = getattr(examination, "windows", None)
+def _windows(measurements: Any) -> dict[str, Any]:
+    windows = getattr(measurements, "windows", None)
     return {} if windows is None else windows.as_dict()
