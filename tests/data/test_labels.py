@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,14 @@ def test_a_label_map_that_does_not_fit_is_refused(label_map: dict[str, str], mes
 def test_signs_make_another_name(ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:
     assert match_names(ours, theirs) is match_names(theirs, ours) is None
     assert Outputs(theirs).completed(ours) is None
+
+
+def test_classes_without_rows_are_named() -> None:
+    splits = splits_of(tuple("abcdefghi"))
+    rows = splits.rows["train"].select([0, 8])
+    printed = replace(splits, rows={"train": rows}).describe()
+    assert printed.rstrip().endswith("i: 1; no rows of b, c, d, e, f and 2 classes more")
+    assert "no rows of" not in splits.describe()
 
 
 def test_short_forms_complete_the_classes_of_a_split_that_lacks_some() -> None:

@@ -104,8 +104,9 @@ class Splits:
         what = "labels" if self.task.multi_label else "classes"
         more = f" and {len(named) - 10} {what} more" if len(named) > 10 else ""
         bare = int((labels.sum(axis=1) == 0).sum()) if self.task.multi_label else 0
-        absent = int((counts == 0).sum())
-        notes = (f"; no row has {absent} of the {len(counts)} {what}" if absent else "",
+        absent = [printable(name) for name, n in zip(self.task.labels, counts, strict=True) if not n]
+        others = f" and {len(absent) - 5} {what} more" if len(absent) > 5 else ""
+        notes = (f"; no rows of {', '.join(absent[:5])}{others}" if absent else "",
                  f"; {bare} rows with no label" if bare else "")  # fmt: skip
         return ", ".join(named[:10]) + more + "".join(notes)
 
