@@ -392,8 +392,9 @@ def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
 def _settle_label_ids(name: str | Path, config: PreTrainedConfig) -> None:
     """Let ``label2id`` follow ``id2label``, which names the outputs; warn where it named them otherwise."""
     names = config.id2label or {}
-    before, config.label2id = config.label2id or {}, {label: place for place, label in names.items()}
-    if before != config.label2id and before.keys() == config.label2id.keys():
+    before, ids = config.label2id or {}, {label: int(place) for place, label in names.items()}
+    config.label2id = ids
+    if before != ids and before.keys() == ids.keys():
         listed = ", ".join(f"{place} = {label}" for place, label in names.items())
         logger.warning(
             f"{name}: label2id of config.json contradicts its id2label, by which the outputs are {shortened(listed)}. "
