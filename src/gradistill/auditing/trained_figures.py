@@ -17,7 +17,7 @@ from gradistill.auditing.methods.smoothgrad import SmoothGrad
 from gradistill.errors import RecipeError
 from gradistill.objectives import Term, all_objectives
 from gradistill.objectives.base import ANY_PAIR
-from gradistill.recipe.schema import Recipe, term_of
+from gradistill.recipe.schema import Recipe, recipe_part, term_of
 from gradistill.recipe.strict_yaml import load_yaml
 from gradistill.signals.base import CHANGED_WORDS, GRADIENTS
 
@@ -117,10 +117,7 @@ def trained_by_recipe(recipe: str | None, method: str = GradientXInput.name) -> 
         loaded = load_yaml(recipe or "")
     except ValueError:
         return {}
-    written, training = (
-        part if isinstance(part := (loaded.get(key) if isinstance(loaded, dict) else None), dict) else {}
-        for key in ("objectives", "training")
-    )
+    written, training = (recipe_part(loaded, part) for part in ("objectives", "training"))
     terms = {
         str(name): term for name, fields in written.items() if fields and (term := _term(str(name), fields))
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,14 @@ def stands_for_nothing(value: object) -> bool:
 def is_hidden(value: object) -> bool:
     """Whether a label is missing, or is -1, which the hub writes for the hidden labels of a test split."""
     return is_missing(value) or number(value) == -1
+
+
+def is_no_label(labels: Sequence[str]) -> Callable[[object], bool]:
+    """The check for a missing label, given the known ``labels``: -1 is a label if it is one of them.
+
+    Example: ``is_no_label(("no", "yes"))(-1)`` returns True
+    """
+    return is_missing if "-1" in map(label_key, labels) else is_hidden
 
 
 def letters_of(text: str, others: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,14 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, List, Value
 
 from gradistill.data.arrow_tables import as_dataset
-from gradistill.data.cell_checks import (
-    class_ids,
-    is_hidden,
-    is_missing,
-    missing_columns,
-    scores,
-    text_problems,
-)
+from gradistill.data.cell_checks import class_ids, is_missing, missing_columns, scores, text_problems
 from gradistill.data.cells import as_cells
 from gradistill.data.marked_spans import Units, spans
 from gradistill.data.multilabel import ListForm, label_flags
@@ -54,12 +47,16 @@ class LabelColumn:
 
 
 def incomplete_rows(
-    table: Table, texts: Sequence[str], label: LabelColumn | None, *, hidden: bool = False
+    table: Table,
+    texts: Sequence[str],
+    label: LabelColumn | None,
+    *,
+    lacks_label: Callable[[object], bool] = is_missing,
 ) -> set[int]:
     """The indices of the rows that lack one of the ``texts`` or, if ``label`` is given, the label.
 
-    With ``hidden`` a label of -1 is missing too. An empty list of words is a missing text. An empty list of labels is a
-    label, and so is a blank cell where labels have a separator.
+    ``lacks_label`` is the check for a missing label. An empty list of words is a missing text. An empty list of labels
+    is a label, and so is a blank cell where labels have a separator.
 
     Example: ``incomplete_rows(Table("a.csv", {"text": ["", "fine"]}, [2, 3]), ["text"], None)`` gives ``{0}``
     """
@@ -68,8 +65,7 @@ def incomplete_rows(
         if is_missing(cell) or (isinstance(cell, list | tuple) and not cell)
     }  # fmt: skip
     labels = table.columns.get(label.name, ()) if label is not None and label.separator is None else ()
-    lacks = is_hidden if hidden else is_missing
-    return lacking | {row for row, cell in enumerate(labels) if lacks(cell)}
+    return lacking | {row for row, cell in enumerate(labels) if lacks_label(cell)}
 
 
 def checked_columns(

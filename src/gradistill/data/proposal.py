@@ -28,7 +28,6 @@ from gradistill.data.table import Table, nested_names, with_fields
 from gradistill.data.task_inference import MOST_CLASSES, words_and_tags
 from gradistill.data.tasks import label_key
 from gradistill.data.text_columns import (
-    IGNORED_COLUMNS,
     find_text_columns,
     holds_text,
     is_ignored,
@@ -320,8 +319,7 @@ def _why_a_label(table: Table, name: str) -> str | None:
     """The reason why a column may be the label; None if it cannot be."""
     values = table.columns[name]
     present = [value for value in values if not is_missing(value)]
-    named_otherwise = is_ignored(name) or _last(name) in (*IGNORED_COLUMNS, *TEXT_COLUMNS)
-    if named_otherwise or len(present) < max(2, 0.9 * len(values)):
+    if is_ignored(_last(name)) or _last(name) in TEXT_COLUMNS or len(present) < max(2, 0.9 * len(values)):
         return None
     if any(isinstance(value, list | tuple) for value in present):
         return "lists"
@@ -447,8 +445,8 @@ def _likely_texts(table: Table, label: str) -> tuple[str, ...]:
         name: _words(table.columns[name])
         for name in table.columns
         if name != label
-        and not is_ignored(name)
-        and _last(name) not in (*IGNORED_COLUMNS, *LABEL_COLUMNS)
+        and not is_ignored(_last(name))
+        and _last(name) not in LABEL_COLUMNS
         and holds_text(table, name)
         and not wordless(table.columns[name])
         and not label_dependence(table, name, label)

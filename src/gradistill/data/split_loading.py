@@ -16,8 +16,8 @@ from gradistill.data.cell_checks import (
     NO_LABEL,
     TRUTH_VALUES,
     UNKNOWN_LABEL,
-    is_hidden,
     is_missing,
+    is_no_label,
     missing_columns,
     refuse_missing_columns,
     shown,
@@ -132,10 +132,10 @@ def read_splits(
     task, label = inferred.task, inferred.label_column
     written = LabelColumn(label, choice.label_separator, _list_form(source, choice, inferred))
     labels = {k: None if k in bare else written for k in source.tables}
-    names = map(label_key, task.labels or ())
-    hidden = task.labels is not None and not task.skip_unlabelled and "-1" not in names
+    lacks = is_missing if task.labels is None or task.skip_unlabelled else is_no_label(task.labels)
     lacking = {
-        k: incomplete_rows(t, task.text_columns, labels[k], hidden=hidden) for k, t in source.tables.items()
+        k: incomplete_rows(t, task.text_columns, labels[k], lacks_label=lacks)
+        for k, t in source.tables.items()
     }
     kept = {k: t.without(lacking[k] if choice.skip_incomplete else ()) for k, t in source.whole.items()}
     checked = {k: checked_columns(t, task, labels[k], marks, carried) for k, t in kept.items()}
@@ -381,8 +381,7 @@ def _is_unlabelled(table: Table, label_columns: Sequence[str], labels: Sequence[
     of the known ``labels``.
     """
     known = [name for name in label_columns if name in table.columns]
-    hides = is_missing if "-1" in map(label_key, labels) else is_hidden
-    return not known or (len(known) == 1 and all(map(hides, table.columns[known[0]])))
+    return not known or (len(known) == 1 and all(map(is_no_label(labels), table.columns[known[0]])))
 
 
 def _lacks_labels(table: Table, choice: DataChoice, labels: Sequence[str]) -> bool:

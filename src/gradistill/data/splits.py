@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,23 +100,26 @@ class Splits:
             counts = labels.sum(axis=0).astype(int)
         else:
             counts = np.bincount(labels, minlength=self.task.num_labels)
-        named = [f"{printable(name)}: {n}" for name, n in zip(self.task.labels, counts, strict=True)]
+        named = list(zip(map(printable, self.task.labels), counts, strict=True))
         what = "labels" if self.task.multi_label else "classes"
-        more = f" and {len(named) - 10} {what} more" if len(named) > 10 else ""
         bare = int((labels.sum(axis=1) == 0).sum()) if self.task.multi_label else 0
-        absent = [printable(name) for name, n in zip(self.task.labels, counts, strict=True) if not n]
-        others = f" and {len(absent) - 5} {what} more" if len(absent) > 5 else ""
-        notes = (f"; no rows of {', '.join(absent[:5])}{others}" if absent else "",
+        absent = [name for name, n in named if not n]
+        notes = (f"; no rows of {_first(absent, 5, what)}" if absent else "",
                  f"; {bare} rows with no label" if bare else "")  # fmt: skip
-        return ", ".join(named[:10]) + more + "".join(notes)
+        return _first([f"{name}: {n}" for name, n in named], 10, what) + "".join(notes)
 
     def _tag_summary(self, rows: Dataset) -> str:
         """The number of words, and of the spans of each type. In BIO2 each span has one B- tag."""
         counts = np.bincount(np.concatenate(rows["label"][:]), minlength=self.task.num_labels)
         named = zip(self.task.labels or (), counts, strict=True)
         kinds = [f"{printable(name[2:])}: {n}" for name, n in named if name[:2] == "B-"]
-        more = f" and {len(kinds) - 10} types more" if len(kinds) > 10 else ""
-        return f"{counts.sum()} words; spans of {', '.join(kinds[:10])}{more}"
+        return f"{counts.sum()} words; spans of {_first(kinds, 10, 'types')}"
+
+
+def _first(parts: Sequence[str], most: int, what: str) -> str:
+    """At most so many parts in a line, with the number of the others, which are ``what``."""
+    more = f" and {len(parts) - most} {what} more" if len(parts) > most else ""
+    return ", ".join(parts[:most]) + more
 
 
 def left_out_text(rows: int) -> str:

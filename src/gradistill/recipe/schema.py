@@ -299,7 +299,7 @@ class Recipe(Strict):
     def settled_by(self, written: Any) -> Recipe:
         """A copy with values from the ``written`` recipe of a run for settings that this one leaves open: the length of
         texts, their windows, and layers, width and rank of a student on a budget."""
-        student, training = (_part(written, name) for name in ("student", "training"))
+        student, training = (recipe_part(written, name) for name in ("student", "training"))
         settled, length = self, training.get("max_length")
         if self.training.max_length is None and isinstance(length, int):
             settled = self.with_length(length)
@@ -317,8 +317,11 @@ class Recipe(Strict):
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
 
 
-def _part(written: Any, name: str) -> Mapping[str, Any]:
-    """A part of a written recipe; empty if it is missing."""
+def recipe_part(written: Any, name: str) -> Mapping[str, Any]:
+    """A part of a written recipe; empty if it is missing, or the recipe is none.
+
+    Example: ``recipe_part({"training": {"epochs": 3}}, "training")["epochs"]``
+    """
     part = written.get(name) if isinstance(written, Mapping) else None
     return part if isinstance(part, Mapping) else {}
 

@@ -34,7 +34,7 @@ from gradistill.errors import RecipeError, TrainingError, nearest
 from gradistill.objectives import Term
 from gradistill.objectives.hard_label import HardLabel
 from gradistill.recipe import ComputeSettings, Recipe, TrainingSettings
-from gradistill.recipe.checkpoint_choice import keeps_best
+from gradistill.recipe.checkpoint_choice import evaluates, loads_best
 from gradistill.recipe.schema import truth_value
 from gradistill.recipe.secrets import redacted
 from gradistill.training.argument_table import ARGUMENTS, OF_THE_RUN, OWN_NAMES, WITHIN_BACKWARD
@@ -132,7 +132,8 @@ def training_arguments(settings: TrainingSettings, output: Path, measured: Metri
 def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -> dict[str, Any]:
     """The arguments that a run sets. The best checkpoint is loaded at the end if there are evaluations."""
     given = settings.arguments
-    evaluates = measured.select is not None and given.get("eval_strategy") not in ("no", False)
+    averages, measures = bool(settings.average_weights), measured.select is not None
+    by_epoch = measures and evaluates(given)
     return {
         "output_dir": str(output / CHECKPOINTS),
         "learning_rate": settings.learning_rate,
@@ -143,11 +144,11 @@ def _defaults(settings: TrainingSettings, output: Path, measured: MetricNames) -
         "lr_scheduler_type": "linear",
         "weight_decay": 0.0,
         "train_sampling_strategy": "group_by_length",
-        "eval_strategy": "epoch" if evaluates else "no",
+        "eval_strategy": "epoch" if by_epoch else "no",
         "save_strategy": "epoch",
         "restore_callback_states_from_checkpoint": True,  # restores the patience of early stopping
-        "load_best_model_at_end": evaluates and keeps_best({"training": settings.model_dump()}),
-        "metric_for_best_model": measured.select if evaluates else None,
+        "load_best_model_at_end": measures and loads_best(given, averages_weights=averages),
+        "metric_for_best_model": measured.select if by_epoch else None,
         "logging_steps": 50,
         "report_to": "none",
         "label_names": ["labels"],
