@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from markdown_it import MarkdownIt
 
+from gradistill.auditing.figure_meanings import meanings_of
 from gradistill.errors import GradistillError
 from gradistill.report import model_card as card
-from gradistill.report.model_card import model_card
+from gradistill.report.model_card import markdown_text, model_card
 from hostile import with_hostile
 
 FIGURE = {"value": 0.912, "low": 0.88, "high": 0.94, "n": 408}
@@ -280,10 +281,19 @@ def test_the_hub_gets_every_metric_under_its_own_name() -> None:
     ]
 
 
-def test_labels_of_several_labels_a_row_are_no_share_of_examples() -> None:
-    several = model_card(_facts(loyalty={"label": FIGURE, "exact_match": FIGURE, "probability": FIGURE}))
-    assert "Label: share of equal yes and no, mean over the labels." in several
-    assert "share of examples with the same predicted label" not in several
+@pytest.mark.parametrize(
+    ("kind", "loyalty", "scores"),
+    [
+        ("classes", ("label", "probability", "saliency", "response"), {}),
+        ("scores", ("prediction", "saliency", "response"), {}),
+        ("multi_label", ("label", "exact_match", "probability", "response"), {}),
+        ("tokens", ("label", "probability", "span"), {"span_f1": 0.5}),
+    ],
+)
+def test_figures_mean_in_a_card_what_they_mean_in_an_audit(kind, loyalty, scores) -> None:
+    text = model_card(_facts(loyalty=dict.fromkeys(loyalty, FIGURE), eval={"accuracy": 0.8} | scores))
+    shown = [line[2:] for line in text.split("## Loyalty")[1].splitlines() if line.startswith("- ")]
+    assert shown == [markdown_text(f"{name}: {meanings_of(kind)[name]}") for name in loyalty]
 
 
 def test_what_is_0_but_for_rounding_has_no_sign() -> None:
@@ -304,7 +314,7 @@ def test_the_card_names_what_the_validation_rows_selected() -> None:
 
 
 def test_the_card_describes_the_figures_of_its_kind_of_task() -> None:
-    prediction, labels = "changes of the prediction.", "changes of a label's log-odds, over all labels."
+    prediction, labels = "changes of the prediction when", "changes of a label's log-odds when"
     loyalty = {"response": FIGURE, "saliency": FIGURE | {"skipped": 0, "method": "gradient_x_input"}}
     texts = [
         model_card(_facts(loyalty=loyalty | more))

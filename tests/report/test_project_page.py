@@ -14,7 +14,7 @@ def test_figures_of_the_training_run_have_its_floor() -> None:
     page = project_page(found, "tickets", [], {})
     assert "Figures of the training run, on validation rows. Floor: the student before its first step" in page
     assert "random head" not in page
-    assert "Floor: the same student under a random head" in project_page(
+    assert "Floor: the student with a random head" in project_page(
         found | {"audit": assessed()}, "tickets", [], {}
     )
 

@@ -245,7 +245,7 @@ def test_the_floor_of_a_run_is_another_than_that_of_an_audit() -> None:
     }  # fmt: skip
     audited = audit() | {"students": [student(figures={"loyalty": {"label": floored}})]}
     of_run, of_audit = (" ".join(_shown(view).split()) for view in (run_table(run), audit_view(audited)))
-    start, head = "floor: the student before its first step", "floor: the same student under a random head"
+    start, head = "floor: the student before its first step", "floor: the student with a random head"
     assert (start in of_run, head in of_run) == (True, False)
     marked = run | {"loyalty": {"label": floored | {"trained_on": ["kd"]}}}
     assert "\\n" not in _shown(run_table(marked))

@@ -1,19 +1,20 @@
-"""What each figure of an audit means, in a sentence for the page and the tables."""
+"""What each figure of an audit or of a run means: a phrase for pages, tables and model cards."""
 
 from __future__ import annotations
 
-from gradistill.data import Task
+from gradistill.data.data_choice import LabelKind
 
 MEANINGS = {
     "label": "share of examples on which both models predict the same label",
     "exact_match": "share of examples on which all labels of the two models agree",
     "kappa": "Cohen's kappa of the two models' labels: 0 is agreement by chance, given how frequent each label is; "
     "1 is full agreement",
-    "probability": "1 − √JS of the two models' probabilities, mean; JS in bits, so 0 to 1",
+    "probability": "1 − √JS of the two models' probabilities, mean; JS is the Jensen–Shannon divergence in bits, 0 "
+    "to 1",
     "prediction": "Pearson's r of the two models' predictions",
     "saliency": "Spearman's ρ of the two models' token attributions for the teacher's label, mean",
     "response": "Pearson's r of the two models' changes of the log-odds of the teacher's label when words are replaced "
-    "by other words of the data, mean; the floor is the same figure with the student's head randomised",
+    "by other words of the data, mean",
     "response_masked": "response loyalty when the words are masked",
     "response_partial": "partial correlation of the changes, given the number of replaced words, mean",
     "response_slope": "slope of the student's changes on the teacher's when words are replaced; 1 is equal strength",
@@ -50,7 +51,8 @@ MEANINGS = {
 
 OF_WORDS = {
     "label": "share of words to which both models give the same tag",
-    "probability": "1 − √JS of the two models' probabilities of a word's tags, mean over all words",
+    "probability": "1 − √JS of the two models' probabilities of a word's tags, mean over all words; JS is the "
+    "Jensen–Shannon divergence in bits, 0 to 1",
     "span": "F1 of the student's spans against the teacher's; spans match if type, first and last word are equal",
     "accuracy": "share of words with the right tag",
     "span_f1": "F1 of the predicted spans against the spans of the data, over all rows",
@@ -62,7 +64,7 @@ OF_WORDS = {
 OF_SCORES = {
     "saliency": "Spearman's ρ of the two models' token attributions for the prediction, mean",
     "response": "Pearson's r of the two models' changes of the prediction when words are replaced by other words of "
-    "the data, mean; the floor is the same figure with the student's head randomised",
+    "the data, mean",
     "comprehensiveness": "absolute change of the prediction when words are removed, those with high scores first, "
     "scaled between the minimum and maximum over all orders of the example's words; more is more faithful",
     "sufficiency": "the same change with low scores first; less is more faithful",
@@ -73,24 +75,23 @@ OF_SCORES = {
 
 OF_SEVERAL_LABELS = {
     "label": "share of labels that both models predict or both do not predict, mean over the examples",
-    "probability": "1 − √JS of the two models' probabilities of each label, mean over the labels; JS in bits, so 0 "
-    "to 1",
+    "probability": "1 − √JS of the two models' probabilities of each label, mean over the labels; JS is the "
+    "Jensen–Shannon divergence in bits, 0 to 1",
     "saliency": "Spearman's ρ of the two models' token attributions for the label that is most probable to the "
     "teacher, mean",
     "response": "Pearson's r of the two models' changes of a label's log-odds when words are replaced by other words "
-    "of the data, mean over the labels; the floor is the same figure with the student's head randomised",
+    "of the data, mean over the labels",
     "response_labels": "share of labels on which both models agree, in texts with replaced words",
 }
 """Meanings with several labels a row, where they differ."""
 
 
-def meanings_of(task: Task) -> dict[str, str]:
-    """The meanings of all figures, by name, for the kind of the task.
+_DIFFERENT = {"classes": {}, "tokens": OF_WORDS, "scores": OF_SCORES, "multi_label": OF_SEVERAL_LABELS}
 
-    Example: ``meanings_of(task)["response"]``
+
+def meanings_of(kind: LabelKind) -> dict[str, str]:
+    """The meanings of all figures, by name, for a kind of labels (``Task.kind``).
+
+    Example: ``meanings_of("scores")["response"]``
     """
-    if task.token_labels:
-        return MEANINGS | OF_WORDS
-    if task.labels is None:
-        return MEANINGS | OF_SCORES
-    return MEANINGS | OF_SEVERAL_LABELS if task.multi_label else MEANINGS
+    return MEANINGS | _DIFFERENT[kind]

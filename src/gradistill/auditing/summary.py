@@ -139,7 +139,7 @@ def summed_up(
         "students": students,
         "calibration": _calibration(audited),
         "comparisons": [_difference(entry, audited) for entry in compared(students_of, seed=seed)],
-        "meanings": meanings_of(task),
+        "meanings": meanings_of(task.kind),
     }
 
 

@@ -16,7 +16,9 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from gradistill.auditing.figure_meanings import meanings_of
 from gradistill.auditing.trained_figures import title_with_dagger, trained_note
+from gradistill.data.data_choice import LabelKind
 from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.printing import printable
@@ -65,6 +67,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
     student, teacher = facts["student"], facts.get("teacher")
     loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
     recipe = public_recipe(facts["recipe"]) if facts.get("recipe") else ""
+    kind = _label_kind(facts, loyalty)
+    meanings = meanings_of(kind)
     text = markdown_template("model_card.md.j2").render(
         front_matter=Ready(_front_matter(facts)),
         title=student.get("name") or "Text classifier",
@@ -82,13 +86,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
         warnings=list(facts.get("warnings") or ()),
         overlap=overlap_sentence(facts.get("overlap")),
         data=_data(facts.get("data"), facts.get("texts")),
-        loyalty=[_loyalty_row(name, part) for name, part in loyalty.items()],
-        label_loyalty="label" in loyalty,
-        several_labels="exact_match" in loyalty,
-        of_words=_hub_task(facts) == TOKEN_TASK,
+        loyalty=[_loyalty_row(name, part, meanings.get(name)) for name, part in loyalty.items()],
+        published=kind == "classes" and "label" in loyalty,
+        of_words=kind == "tokens",
         saliency=_saliency_note(loyalty.get("saliency")),
-        prediction="prediction" in loyalty,
-        response="response" in loyalty,
         trained=trained_note(loyalty.values()),
         floored=any(part.get("floor") is not None for part in loyalty.values()),
         recipe=Ready(recipe),
@@ -193,11 +194,11 @@ def audit_warnings(audit: Mapping[str, Any]) -> list[str]:
     return [*(audit.get("warnings") or ()), *([overlapping] if overlapping else [])]
 
 
-def _loyalty_row(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+def _loyalty_row(name: str, part: Mapping[str, Any], meaning: str | None) -> dict[str, Any]:
     low, high = part.get("low"), part.get("high")
     interval = None if low is None or high is None else f"{_number(low)} to {_number(high)}"
     plain = {key: part.get(key) for key in ("value", "n", "floor", "gain")}
-    return {"name": title_with_dagger(name, part), "interval": interval, **plain}
+    return {"name": title_with_dagger(name, part), "interval": interval, "meaning": meaning, **plain}
 
 
 def _saliency_note(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -206,6 +207,15 @@ def _saliency_note(part: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _named(facts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in (facts or {}).items() if value is not None]
+
+
+def _label_kind(facts: Mapping[str, Any], loyalty: Mapping[str, Any]) -> LabelKind:
+    """The kind of the labels, by the figures that only this kind has."""
+    if _hub_task(facts) == TOKEN_TASK:
+        return "tokens"
+    if "prediction" in loyalty:
+        return "scores"
+    return "multi_label" if "exact_match" in loyalty else "classes"
 
 
 def _hub_task(facts: Mapping[str, Any]) -> str:

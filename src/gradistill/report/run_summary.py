@@ -16,7 +16,7 @@ from gradistill.printing import printable
 from gradistill.report.number_text import interval, probability
 from gradistill.report.terminal import results_table
 
-RANDOM_HEAD, UNTRAINED = "the same student under a random head", "the student before its first step"
+RANDOM_HEAD, UNTRAINED = "the student with a random head", "the student before its first step"
 """The model whose figures are the floors: in an audit, and in a run. An audit does not have the untrained student."""
 FLOOR = "floor: {}, which has learnt nothing"
 FLOOR_NOTE = f"{FLOOR}; gain: (value - floor) / (1 - floor), 0 or less is no better than the floor"
