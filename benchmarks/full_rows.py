@@ -59,7 +59,7 @@ LAYERS = {
     "weak_teacher": (3,),
 }
 """Of the students of each suite; the usual is half of their teacher's."""
-CONSTANT, UNTRAINED, RANDOM_HEADS = "constant answer", "untrained student", "random heads"
+CONSTANT, UNTRAINED, RANDOM_HEADS = "constant prediction", "untrained student", "random heads"
 """What a figure is compared with: one prediction for every row, the student before its first step, and the trained
 student with random heads."""
 REFERENCE = "second teacher"
@@ -357,7 +357,7 @@ class Comparison:
 
     def in_short(self) -> Iterator[dict[str, str]]:
         """The main methods by what most readers ask first. Each figure has its own floor; the metric's is that of the
-        constant answer."""
+        constant prediction."""
         titles = (KEPT, "labels", "response", "flips", "Shapley")
         floors = {title: next(iter(self.floors(title)), None) for title in titles}
         yield {"method": "floor"} | {title: shown(floor) for title, floor in floors.items()}
@@ -413,8 +413,8 @@ class Comparison:
         return "\n\n".join(markdown([*self.by_task(title)]) for title in titles if self.columns[title])
 
     def by_task(self, title: str) -> Iterator[dict[str, str]]:
-        """A row a method; the first of the metric are the constant answer's and the teacher's, of several teachers the
-        mean."""
+        """A row a method; the first of the metric are the constant prediction's and the teacher's (of several teachers
+        the mean)."""
         if title == "metric":
             for owner, key in ((CONSTANT, "constant_eval"), ("teacher", "teacher_eval")):
                 of: dict[str, set[float]] = {}

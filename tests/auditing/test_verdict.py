@@ -252,7 +252,7 @@ def test_data_have_limits_of_their_own() -> None:
     }
     found = judged(
         {"students": [student()], "data": data, "texts": texts, "overlap": {"rows": 100, "normalised": 5},
-         "doubts": ["the teacher is no better than a constant answer: …"]}, {}
+         "doubts": ["the teacher is no better than a constant prediction: …"]}, {}
     )  # fmt: skip
     outcomes = {name: check["outcome"] for name, check in checks(found).items()}
     assert outcomes == {"overlap": "pass", "cut": "warn", "teacher": "warn"}

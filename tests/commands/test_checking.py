@@ -28,7 +28,7 @@ from wordpiece import tokenizer
 
 FEW = audit_parts(examples=2)
 UNFLIPPED = "flips and kept labels are left out"
-WEAK = "WARNING: the teacher is no better than a constant answer"
+WEAK = "WARNING: the teacher is no better than a constant prediction"
 
 
 def changed(teacher: Path, at: Path, *, order: list[int] | None = None, **names: Any) -> str:
@@ -143,21 +143,21 @@ def test_a_student_that_has_learnt_nothing_is_warned_of(small: Any, good: Path, 
     useless = changed(good, tmp_path / "useless", order=[1, 0], labels=["negative", "positive"])
     found = audit(str(good), [useless], small.choice("two"), tmp_path / "audit", FEW)
     assert found["doubts"] == []
-    assert [w for w in found["warnings"] if "constant answer" in w] == [
-        "the student 'useless' is no better than a constant answer: its accuracy is 0.000, and 'negative' for every "
-        "row gives 0.500. Check the labels and the data, or train it for longer"
+    assert [w for w in found["warnings"] if "constant prediction" in w] == [
+        "the student 'useless' is no better than a constant prediction: its accuracy is 0.000, and 'negative' for "
+        "every row gives 0.500. Check the labels and the data, or train it for longer"
     ]
     assert found["metrics"]["useless"]["accuracy"] == 0.0
     assert found["constant_metrics"]["accuracy"] == 0.5
     page = (tmp_path / "audit" / "audit.md").read_text(encoding="utf-8")
-    assert "| constant answer | 0.500 |" in page
+    assert "| constant prediction | 0.500 |" in page
     for rows, warned in (
         (20, ["the reference, on the 20 rows that it is compared on, is no better"]),
         (19, []),
     ):
         referred = replace(FEW, split="train", floor_rows=rows, reference=str(useless))
         found = audit(str(good), [str(good)], small.choice("two"), tmp_path / f"referred{rows}", referred)
-        assert [w.partition(" than")[0] for w in found["warnings"] if "constant answer" in w] == warned
+        assert [w.partition(" than")[0] for w in found["warnings"] if "constant prediction" in w] == warned
 
 
 def test_a_student_with_the_same_labels_in_another_order_is_audited_by_name(

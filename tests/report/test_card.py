@@ -69,7 +69,7 @@ def _headings(text: str) -> list[str]:
     return [tokens[k + 1].content for k, token in enumerate(tokens) if token.type == "heading_open"]
 
 
-def test_a_constant_answer_has_a_column_where_it_was_measured():
+def test_a_constant_prediction_has_a_column_where_it_was_measured():
     known = _facts(
         constant_eval={"accuracy": 0.684, "f1": 0.812}, test={"f1": 0.7}, constant_test={"f1": 0.8}
     )

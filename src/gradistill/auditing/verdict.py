@@ -419,5 +419,5 @@ def _data_checks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     doubts = audit.get("doubts") or []
     return [
         *checks,
-        *(_check("teacher against a constant answer", "teacher", WARN, doubt) for doubt in doubts),
+        *(_check("teacher against a constant prediction", "teacher", WARN, doubt) for doubt in doubts),
     ]

@@ -12,9 +12,9 @@ from gradistill.auditing.per_example import Columns, value_of
 from gradistill.auditing.slices import MIN_ROWS
 from gradistill.auditing.summary import Audited
 from gradistill.commands.audit_choice import AuditChoice
-from gradistill.commands.data_warnings import constant_answer_warning
+from gradistill.commands.data_warnings import constant_prediction_warning
 from gradistill.data import Splits
-from gradistill.data.constant_answer import constant_metrics
+from gradistill.data.constant_prediction import constant_metrics
 from gradistill.data.multilabel_metrics import MULTI_LABEL_METRICS
 from gradistill.data.span_metrics import SPAN_F1, no_span_warning
 from gradistill.data.tasks import Task, metrics_of
@@ -49,13 +49,13 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
     gold = audited.columns[0].get("gold")
     if gold is None:
         return []
-    warning = constant_answer_warning(splits.task, _predicted(audited.columns[0], "teacher"), gold)
+    warning = constant_prediction_warning(splits.task, _predicted(audited.columns[0], "teacher"), gold)
     return [warning] if warning else []
 
 
 def weak_models(audited: Audited, splits: Splits) -> list[str]:
-    """A warning for each student, and for the reference, that is no better than a constant answer or finds no span of
-    words. The reference needs ``MIN_ROWS`` labelled rows."""
+    """A warning for each student, and for the reference, that is no better than a constant prediction or finds no span
+    of words. The reference needs ``MIN_ROWS`` labelled rows."""
     owners = {
         f"student {name!r}": columns for name, columns in zip(audited.names, audited.columns, strict=True)
     }
@@ -72,7 +72,9 @@ def _labelled_rows(columns: Columns) -> int:
 
 def _is_no_better(task: Task, own: Columns, owner: str) -> str | None:
     gold = own.get("gold")
-    return None if gold is None else constant_answer_warning(task, _predicted(own, "student"), gold, owner)
+    return (
+        None if gold is None else constant_prediction_warning(task, _predicted(own, "student"), gold, owner)
+    )
 
 
 def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") -> str | None:

@@ -33,7 +33,7 @@ from gradistill.models.tokenizers import check_same_rows, check_same_tokens
 
 logger = logging.getLogger(__name__)
 
-ROLES = ("teacher", "reference", "constant answer")
+ROLES = ("teacher", "reference", "constant prediction")
 """Names of rows in tables and pages that are not students. No student gets such a name."""
 
 

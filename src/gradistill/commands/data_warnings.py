@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from gradistill.auditing import predict_logits
 from gradistill.data import DataChoice, Splits, Task
 from gradistill.data.batching import Collate
-from gradistill.data.constant_answer import no_better_than_constant
+from gradistill.data.constant_prediction import no_better_than_constant
 from gradistill.data.data_source import is_path, path_text
 from gradistill.data.overlap import as_text, overlap, texts_of
 from gradistill.data.split_sources import Wanted, read_source
@@ -38,22 +38,22 @@ ROWS = 500
 
 
 def weak_teacher_warning(teacher: nn.Module, encoded: Dataset, collate: Collate, task: Task) -> str | None:
-    """A warning if a teacher is no better than a constant answer, on some of the encoded rows."""
+    """A warning if a teacher is no better than a constant prediction, on some of the encoded rows."""
     sample = encoded if len(encoded) <= ROWS else encoded.shuffle(seed=0).select(range(ROWS))
     logits = predict_logits(teacher, sample, collate)
     predicted = task.predicted(logits, thresholds_of(teacher))
-    return constant_answer_warning(task, predicted, np.asarray(sample["labels"][:]))
+    return constant_prediction_warning(task, predicted, np.asarray(sample["labels"][:]))
 
 
-def constant_answer_warning(
+def constant_prediction_warning(
     task: Task, predicted: np.ndarray, labels: np.ndarray, owner: str = "teacher"
 ) -> str | None:
-    """A warning if predictions (of ``Task.predicted``) are no better than one constant answer for every row."""
+    """A warning if predictions (of ``Task.predicted``) are no better than one constant prediction for every row."""
     problem = no_better_than_constant(task, predicted, labels)
     if problem is None:
         return None
     remedy = "Check the labels and the data, or train it for longer"
-    return f"the {owner} is no better than a constant answer: {problem}. {remedy}"
+    return f"the {owner} is no better than a constant prediction: {problem}. {remedy}"
 
 
 def refuse_other_kind_of_model(task: Task, multi_label: bool, owner: str, tokens: bool = False) -> None:

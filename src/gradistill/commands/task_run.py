@@ -25,12 +25,12 @@ from gradistill.auditing.trained_figures import (
 )
 from gradistill.commands.augment import transfer_rows_of
 from gradistill.commands.cached_predictions import cached_predictions
-from gradistill.commands.data_warnings import OF_DATA, constant_answer_warning, weak_teacher_warning
+from gradistill.commands.data_warnings import OF_DATA, constant_prediction_warning, weak_teacher_warning
 from gradistill.commands.loyalty_sample import LoyaltySample
 from gradistill.commands.signal_stores import AUTO, StoreChoice, StoreRows, plan_store, stored_teacher
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, Encoded, Splits, Task, compute_metrics, encode
-from gradistill.data.constant_answer import constant_metrics
+from gradistill.data.constant_prediction import constant_metrics
 from gradistill.data.multilabel_metrics import choose_thresholds
 from gradistill.data.transfer_rows import TransferRows
 from gradistill.data.unlabelled_texts import Unlabelled
@@ -198,7 +198,7 @@ class TaskRun(Run):
             self.warn_of_weak_teacher(encoded.rows["validation"])
 
     def warn_of_weak_teacher(self, validation: Dataset) -> None:
-        """Warn, before any work, of a teacher that is no better than a constant answer."""
+        """Warn, before any work, of a teacher that is no better than a constant prediction."""
         assert self.models.teacher is not None
         teacher = self.models.teacher.model
         placed(teacher, process_state().device)
@@ -407,13 +407,13 @@ class TaskRun(Run):
     def _doubts(
         self, predictions: Predictions, reference: Predictions | None, validation: Dataset
     ) -> list[str]:
-        """A warning if the teacher or else the student is no better than a constant answer. Without a teacher the
+        """A warning if the teacher or else the student is no better than a constant prediction. Without a teacher the
         student is called the model."""
         student = "student" if reference else "model"
         for owner, model_predictions in (("teacher", reference), (student, predictions)):
             if model_predictions is not None:
                 predicted = self.task.predicted(model_predictions.logits, model_predictions.thresholds)
-                warning = constant_answer_warning(self.task, predicted, text_labels(validation), owner)
+                warning = constant_prediction_warning(self.task, predicted, text_labels(validation), owner)
                 if warning:
                     return [warning]
         return []

@@ -168,7 +168,7 @@ def _model(role: str, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metric_rows(facts: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """One row for each metric, with the values of the student, the teacher and the constant answer."""
+    """One row for each metric, with the values of the student, the teacher and the constant prediction."""
     owners = {"student": split, "teacher": f"teacher_{split}", "constant": f"constant_{split}"}
     scores = {owner: facts.get(key) or {} for owner, key in owners.items()}
     return [

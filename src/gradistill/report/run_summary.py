@@ -21,8 +21,8 @@ RANDOM_HEAD, UNTRAINED = "the student with a random head", "the student before i
 FLOOR = "floor: {}, which has learnt nothing"
 FLOOR_NOTE = f"{FLOOR}; gain: (value - floor) / (1 - floor), 0 or less is no better than the floor"
 
-CONSTANT = "constant answer"
-"""The name of the row with the best value of each metric that any constant answer reaches."""
+CONSTANT = "constant prediction"
+"""The name of the row with the best value of each metric that any constant prediction reaches."""
 COLUMNS_OF_METRICS = 2
 """Up to this number of metrics share the table of models; more get their own table, which fits 80 columns."""
 
@@ -35,7 +35,7 @@ def role_of(metrics: Mapping[str, Any]) -> str:
 @dataclass(frozen=True)
 class RunModel:
     """One model of a run: its role, its entry in ``metrics.json``, and its metrics by display name, on the validation
-    and on the test rows. The constant answer is one too, without an entry."""
+    and on the test rows. The constant prediction is one too, without an entry."""
 
     role: str
     about: Mapping[str, Any]
@@ -44,7 +44,7 @@ class RunModel:
 
 
 def run_models(metrics: Mapping[str, Any]) -> list[RunModel]:
-    """The teacher, if there is one, the trained model, and the constant answer, if it was measured."""
+    """The teacher, if there is one, the trained model, and the constant prediction, if it was measured."""
 
     def of(role: str, about: Mapping[str, Any] | None, scores: str, tested: str) -> RunModel:
         named = [
@@ -218,6 +218,6 @@ def audit_metrics(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def audit_scores(audit: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """The task's metrics of each model of an audit, and then of the constant answer."""
+    """The task's metrics of each model of an audit, and then of the constant prediction."""
     constant = audit.get("constant_metrics")
     return [*(audit.get("metrics") or {}).items(), *([(CONSTANT, constant)] if constant else [])]

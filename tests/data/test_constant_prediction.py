@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradistill.data.constant_answer import constant_metrics, no_better_than_constant
+from gradistill.data.constant_prediction import constant_metrics, no_better_than_constant
 from gradistill.data.tasks import Task, compute_metrics, get_task, inferred_task, metrics_of
 
 SEVERAL = inferred_task(("text",), ("a", "b", "c"), "", multi_label=True)
