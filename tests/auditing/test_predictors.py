@@ -27,7 +27,7 @@ from gradistill.data.tasks import Task
 from gradistill.errors import GradistillError, ModelError, RecipeError
 from gradistill.models.facts import set_thresholds
 from onnx_models import exported
-from small import WORDS
+from small import WORDS, logged
 from wordpiece import tokenizer
 
 PAIR = ("the film was very fine .", "a great one")
@@ -93,6 +93,18 @@ def test_without_onnxruntime_the_remedy_is_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModelError, match=r"pip install 'gradistill\[onnx\]'"):
         OnnxPredictor.load(onnx[1])
+
+
+def test_labels_of_an_onnx_model_that_contradict_each_other_are_noted(
+    onnx: tuple[Any, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(onnx[1], tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    config["label2id"] = {name: 2 - int(place) for place, name in config["id2label"].items()}
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    with logged([]) as lines:
+        assert OnnxPredictor.load(tmp_path / "a").labels == ("no", "maybe", "yes")
+    assert ["label2id of config.json contradicts" in line for line in lines] == [True]
 
 
 def test_other_labels_than_outputs(onnx: tuple[Any, Path], tmp_path: Path) -> None:

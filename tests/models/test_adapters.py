@@ -20,7 +20,7 @@ from gradistill.errors import ModelError
 from gradistill.models.loading import Head, label_names, load_classifier, load_for_labels, load_tokenizer
 from gradistill.models.teacher_loading import TeacherLoading
 from gradistill.store.fingerprint import model_hash
-from small import WORDS
+from small import WORDS, logged
 from wordpiece import tokenizer
 
 IDS = torch.tensor([[1, 7, 9, 12, 2], [1, 5, 5, 30, 2]])
@@ -93,10 +93,17 @@ def test_an_adapters_labels_keep_their_outputs_whatever_order_its_base_has(tmp_p
     live = save_adapter(tmp_path / "base", tmp_path / "adapter", labels=2)
     live.config.id2label, live.config.label2id = {0: "pos", 1: "neg"}, {"pos": 0, "neg": 1}
     live.config.save_pretrained(tmp_path / "adapter")
-    model, _ = load_classifier(tmp_path / "adapter")
+    with logged([]) as lines:
+        model, _ = load_classifier(tmp_path / "adapter")
+    assert lines == []
     torch.testing.assert_close(logits(model), logits(live))
     moved, _ = load_for_labels(tmp_path / "adapter", Head(("neg", "pos")))
     torch.testing.assert_close(logits(moved), logits(live)[:, [1, 0]])
+    live.config.label2id = {"pos": 1, "neg": 0}
+    live.config.save_pretrained(tmp_path / "adapter")
+    with logged([]) as lines:
+        load_classifier(tmp_path / "adapter")
+    assert ["label2id of config.json contradicts" in line for line in lines] == [True]
 
 
 def test_both_weights_and_settings_count_for_the_identity(base: Path, adapted: Any, tmp_path: Path) -> None:

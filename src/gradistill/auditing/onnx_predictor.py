@@ -25,7 +25,7 @@ from gradistill.data.changed_copies import Copy
 from gradistill.data.text_reader import encoded_copies
 from gradistill.errors import ModelError, first_line
 from gradistill.models.facts import has_several_labels, thresholds_in
-from gradistill.models.loading import load_config, load_tokenizer, names_in
+from gradistill.models.loading import load_config, load_tokenizer, names_in, settle_label_ids
 from gradistill.package_versions import installing
 
 MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"
@@ -71,6 +71,7 @@ class OnnxPredictor:
             )
         folder = model_folder_of(file)
         tokenizer, config = load_tokenizer(folder), load_config(folder)
+        settle_label_ids(folder, config)
         labels = tuple(names_in(config).values())
         regression = config.problem_type == "regression" or len(labels) == 1
         multi_label = has_several_labels(config)

@@ -204,7 +204,7 @@ def load_classifier(
         with _quiet(), _explained(name, "model"):
             refuse_strange_weights(name, folder_of(place), getattr(config, "transformers_weights", None))
         if head is None:
-            _settle_label_ids(name, config)
+            settle_label_ids(name, config)
         labels_tokens = head.token_labels if head else tokens and names_token_classifier(config)
         kind = AutoModelForTokenClassification if labels_tokens else AutoModelForSequenceClassification
         with _quiet(), _explained(name, "model"):
@@ -324,6 +324,7 @@ def _load_adapted(
     if head is None:
         adapter.refuse_other_task(tokens=tokens)
         config = _config_of_labels(adapter)
+        settle_label_ids(adapter.folder if adapter.has_config else adapter.base, config)
         head = adapter.head(config)
         thresholds = thresholds_in(config) if head.multi_label else None
     with _base_of(adapter):
@@ -389,7 +390,7 @@ def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
     )
 
 
-def _settle_label_ids(name: str | Path, config: PreTrainedConfig) -> None:
+def settle_label_ids(name: str | Path, config: PreTrainedConfig) -> None:
     """Let ``label2id`` follow ``id2label``, which names the outputs; warn where it named them otherwise."""
     names = config.id2label or {}
     before, ids = config.label2id or {}, {label: int(place) for place, label in names.items()}
