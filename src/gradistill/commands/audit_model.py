@@ -242,7 +242,7 @@ class AuditModel:
                 f"The tokenizer makes the token id {largest}, and the embedding matrix of {self.name} has "
                 f"{known} rows.",
                 expected="the tokenizer that the model was trained with",
-                remedy="save that tokenizer beside the model",
+                remedy="save that tokenizer in the folder of the model",
             )
 
     def predicting(

@@ -84,7 +84,8 @@ class Limits:
             raise ModelError(
                 f"Row {types[0]} holds the token type {types[1]}, and the {owner} has {self.types} (type_vocab_size).",
                 expected="the tokenizer that the model was trained with",
-                remedy="save that tokenizer beside the model, or leave token_type_ids out of its model_input_names",
+                remedy="save that tokenizer in the folder of the model, or leave token_type_ids out of its "
+                "model_input_names",
             )
 
 
@@ -127,7 +128,7 @@ def _check_token_ids(rows: Dataset, tokenizer: PreTrainedTokenizerBase, known: i
             f"{what} the token id {token_id} ({tokenizer.convert_ids_to_tokens(token_id)!r}), and the {owner}'s "
             f"embedding matrix has {known} rows (ids 0 to {known - 1}).",
             expected="the tokenizer that the model was trained with",
-            remedy="save that tokenizer beside the model; for added tokens call "
+            remedy="save that tokenizer in the folder of the model; for added tokens call "
             "model.resize_token_embeddings(len(tokenizer)) and train the model with them",
         )
 

@@ -136,7 +136,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers invents one if files are missing
         raise ModelError(
             f"{name} holds no tokenizer",
-            expected="tokenizer.json, or the files of a slow tokenizer, beside config.json",
+            expected="tokenizer.json, or the files of a slow tokenizer, in the folder of config.json",
             remedy="save it there: tokenizer.save_pretrained(folder)",
         )
     return tokenizer

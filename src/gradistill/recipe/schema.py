@@ -227,7 +227,7 @@ those versions, which are identified by their recipes, can be resumed."""
 SETTLED_BY_SIZE = ("layers", "width", "embedding_rank")
 """Settings of the student that a budget determines if they are not set."""
 
-BESIDE = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
+TERM_FIELDS = tuple(field.name for field in dataclasses.fields(Term) if field.name != "objective")
 """Keys of an objective in a recipe that are fields of ``Term``, not of the objective."""
 
 
@@ -261,7 +261,7 @@ class Recipe(Strict):
         whole = shipped(self.method)["objectives"] if self.method in shipped_methods() else {}
         left_out = dict.fromkeys(name for name in whole if name not in self.objectives)
         flat["objectives"] = left_out | {
-            name: {key: getattr(term, key) for key in BESIDE}
+            name: {key: getattr(term, key) for key in TERM_FIELDS}
             | pydantic.TypeAdapter(type(term.objective)).dump_python(term.objective, mode="json")
             for name, term in self.objectives.items()
         }
@@ -381,8 +381,8 @@ def term_of(name: str, fields: Any) -> Term:
             expected="its fields, such as {weight: 1}",
             remedy="write the fields in this form",
         )
-    of_objective = {key: value for key, value in fields.items() if key not in BESIDE}
-    of_term = {key: value for key, value in fields.items() if key in BESIDE}
+    of_objective = {key: value for key, value in fields.items() if key not in TERM_FIELDS}
+    of_term = {key: value for key, value in fields.items() if key in TERM_FIELDS}
     try:
         term = Term(pydantic.TypeAdapter(known[name]).validate_python(of_objective), **of_term)
     except pydantic.ValidationError as error:
@@ -504,4 +504,4 @@ def _fields(schema: Any) -> dict[str, Any]:
     own = getattr(
         plain, "__pydantic_fields__", None
     )  # an objective without fields of its own has an empty one
-    return {} if own is None else dict(own) | dict.fromkeys(BESIDE)
+    return {} if own is None else dict(own) | dict.fromkeys(TERM_FIELDS)
