@@ -1,11 +1,10 @@
-"""What plain English forbids, counted: sentences of more than 25 words, lines over 100 columns, words to avoid.
+"""What plain English forbids: sentences of more than 25 words, lines over 100 columns, words to avoid.
 
-``python tests/prose.py [FILES]`` prints the counts of each page, and ``--write`` makes them the limits of the test.
+``python tests/prose.py [FILES]`` prints them, without FILES those of all pages.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ AVOIDED = re.compile(
 SENTENCE = re.compile(r"(?<=[.!?:])\s+(?=[A-Z0-9α-ω(\"]|gradistill|onnxruntime|accelerate|e²KD)")
 
 
-def counts(text: str) -> dict[str, list[str]]:
+def faults(text: str) -> dict[str, list[str]]:
     """The sentences, lines and words that break the rules. Fences, tables and generated sections do not count."""
     prose = _prose(text)
     paragraphs = re.split(r"\n\s*\n|\n(?=\s*(?:[-*] |\d+\. |#))", prose)
@@ -49,25 +48,14 @@ def _plain(text: str) -> str:
 
 def main() -> None:
     root = Path(__file__).parents[1]
-    named = [Path(word).resolve() for word in sys.argv[1:] if word != "--write"]
-    pages = named or [
+    pages = [Path(word) for word in sys.argv[1:]] or [
         *(root / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
         *sorted((root / "docs").rglob("*.md")),
     ]
-    found = {page.relative_to(root).as_posix(): counts(page.read_text(encoding="utf-8")) for page in pages}
-    numbers = {name: {kind: len(of) for kind, of in each.items() if of} for name, each in found.items()}
-    for name, each in numbers.items():
-        print(f"{name:40}", each)
-    print(
-        "all",
-        {kind: sum(len(each[kind]) for each in found.values()) for kind in ("sentences", "lines", "words")},
-    )
-    if named:
-        for each in found.values():
-            print(*(f"{kind}: {one}" for kind, of in each.items() for one in of), sep="\n")
-    if "--write" in sys.argv:
-        kept = {name: each for name, each in numbers.items() if each}
-        (root / "tests" / "prose_limits.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    for page in pages:
+        for kind, found in faults(page.read_text(encoding="utf-8")).items():
+            for one in found:
+                print(f"{page}: {kind}: {one}")
 
 
 if __name__ == "__main__":
