@@ -19,11 +19,12 @@ import yaml
 from datasets import Dataset
 
 from bench.started import run_bench
-from gradistill.bench import task_setup
+from gradistill.bench import runner, task_setup
 from gradistill.bench.cluster import Cluster
 from gradistill.bench.glue_submission import student_logits, submission
-from gradistill.bench.plan import read_plan
+from gradistill.bench.plan import cells, earlier_fingerprint, read_plan
 from gradistill.bench.process_pool import Command
+from gradistill.bench.result_lines import read_lines
 from gradistill.bench.runner import bench
 from gradistill.bench.task_setup import Rows
 from gradistill.data.data_choice import DataChoice
@@ -150,6 +151,36 @@ def test_a_second_call_trains_nothing_but_what_failed_and_shows_the_same(whole: 
     assert again["panels"] == found["panels"]
     assert {e["method"]: e["timing"] for e in lines_of(output) if e["status"] == "done"} == before
     assert printed[0] == "6 of 9 students finished, 3 to train"
+
+
+def test_a_call_that_stops_before_its_students_keeps_the_report(
+    whole: Any, small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, found, _ = whole
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.Bench, "_teach", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(output.parent, small)
+    assert json.loads((output / "bench.json").read_text())["panels"] == found["panels"]
+
+
+def test_a_line_of_an_earlier_version_is_known(whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fingerprint has the descriptions of its recipe, and the path of a checkpoint."""
+    output, _, _ = whole
+    plan = read_plan(output.parent / "bench.yaml")
+    again = runner.Bench(plan, output, runner.Concurrency(1, 1), lines=read_lines(output / "results.jsonl"))
+    monkeypatch.setattr(again, "_run", lambda *_: None)
+    again._teach(list(cells(plan)))
+    for cell in task_setup.with_lengths(cells(plan), again.tasks):
+        task = again.tasks[cell.task]
+        inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
+        again.lines[cell.key]["fingerprint"] = earlier_fingerprint(cell, inputs)
+    with logged(printed := []):
+        again._train(list(cells(plan)))
+    assert printed == ["6 of 9 students finished, 3 to train"]
 
 
 @pytest.mark.slow

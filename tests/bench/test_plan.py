@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,19 @@ def test_a_fingerprint_knows_recipe_rows_and_teacher(tmp_path: Path) -> None:
     ]
     assert len(set(marks)) == 3
     assert fingerprint(first, {"rows": "a"}) == marks[0]
+
+
+def test_descriptions_change_no_fingerprint_and_a_checkpoint_counts_by_its_content(tmp_path: Path) -> None:
+    cell, *_ = cells(read_plan(written(tmp_path)))
+    other = replace(cell, recipe=cell.recipe.model_copy(update={"title": "Another", "summary": "text"}))
+    assert fingerprint(other, {}) == fingerprint(cell, {})
+    marks = []
+    for place, weights in (("one", "a"), ("two", "a"), ("two", "b")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "model.safetensors").write_text(weights)
+        recipe = cell.recipe.with_student_fields(checkpoint=str(tmp_path / place))
+        marks.append(fingerprint(replace(cell, recipe=recipe), {}))
+    assert marks[0] == marks[1] != marks[2]
 
 
 def test_shipped_suites_can_be_run() -> None:

@@ -60,3 +60,24 @@ def test_a_prerequisite_is_built_once_while_nothing_runs(
     assert events.index("b: two --signals store") < events.index("c: three --signals store")
     assert events.index("c: three --signals store") < events.index("end of b"), "the rest goes on at once"
     assert "d: four" in events
+
+
+def test_a_command_that_has_just_started_still_needs_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Free memory is that of before it takes its own: all commands would start at once."""
+    now, most, running = [0.0], [0], set[str]()
+
+    def started(command: Command, *_: Any) -> FakeProcess:
+        running.add(command.name)
+        most[0] = max(most[0], len(running))
+        return FakeProcess()
+
+    monkeypatch.setattr(process_pool, "_started", started)
+    monkeypatch.setattr(process_pool, "monotonic", lambda: now[0])
+    monkeypatch.setattr(process_pool, "sleep", lambda _: now.__setitem__(0, now[0] + 1.0))
+    monkeypatch.setattr(process_pool, "_free", lambda: 3e9)
+    monkeypatch.setattr(process_pool, "_stopped", lambda _: None)
+    commands = [Command(name, [name], tmp_path / name) for name in "abcd"]
+    run_all(commands, Concurrency(4, 1), {}, lambda: 2e9, lambda ended, _: running.remove(ended.command.name))
+    assert most == [1]

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -267,6 +268,8 @@ def test_changed_rows_and_a_stranger_in_the_folder(project: Path, tmp_path: Path
         ("model: ", "model: python:os:system, set: [], x: ", r"line 4: teacher\.model names code to run"),
         ("method: kd", "method: kd, set: [training.arguments.hub_token=hf_abcdefghijkl]", r"line 5.*secret"),
         ("model: ", "fine_tuned: ./t, model: ", r"line 4.*teacher\.model is given, and teacher\.fine_tuned too"),
+        ("method: kd", "method: kd, checkpoint: ./gone", r"line 5 \(student\.checkpoint\): there is no model"),
+        ("source: rows.csv", "source: rows.csv, unlabelled: no.csv", r"line 3 \(data\.unlabelled\): There is no"),
         ("max_rows: 4", "reference: ./gone", r"line 6 \(audit\.reference\): there is no model folder"),
         ("max_rows: 4", "reference: ''", r"line 6: .*audit\.reference"),
         ("max_rows: 4", "reference: 2", r"line 6: .*audit\.reference"),
@@ -280,6 +283,55 @@ def test_messages_of_the_file_name_line_and_key(project: Path, before: str, now:
         run(project)
     assert "hf_abc" not in str(refused.value)
     assert not (project.parent / "out").exists()
+
+
+def test_a_label_may_be_called_like_a_secret(project: Path) -> None:
+    changed(
+        project,
+        "validation_share: 0.3",
+        "validation_share: 0.3, label_map: {password: LABEL_0, token: LABEL_1}",
+    )
+    assert dict(read_project(project).data.label_map or {}) == {"password": "LABEL_0", "token": "LABEL_1"}
+
+
+def test_a_project_in_the_folder_of_its_data_reads_no_output_and_knows_its_splits(
+    project: Path, stages: StandIns
+) -> None:
+    base = project.parent
+    (base / "rows.csv").rename(base / "train.csv")
+    write_table(base / "validation.csv", texts("two", 8))
+    changed(project, "source: rows.csv", "source: .")
+    changed(project, ", validation_share: 0.3", "")
+    assert stages.made_by(project) == ["teacher", "student", "audit"]
+    (base / "out" / "teacher" / "figures.jsonl").write_text("{}")
+    write_table(base / "notes.csv", texts("two", 8))
+    assert stages.made_by(project) == []
+    write_table(base / "challenge.csv", texts("two", 8))
+    changed(project, "max_rows: 4", "max_rows: 4, split: challenge")
+    assert stages.made_by(project) == ["audit"]
+    write_table(base / "challenge.csv", texts("two", 9))
+    assert stages.made_by(project) == ["audit"]
+    changed(project, "split: challenge", "split: gone")
+    with pytest.raises(RecipeError, match=r"line 6 \(audit\.split\): .* has no split 'gone'"):
+        run(project)
+
+
+def test_an_audit_stays_where_a_tracker_fails(
+    project: Path, stages: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def audited(*given: Any, **more: Any) -> Any:
+        stages.audited(*given, **more)
+        return SimpleNamespace(send_to=offline)
+
+    def offline(_: str) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(module, "audit", audited)
+    changed(project, "learning_rate: 0.01", "set: [training.arguments.report_to=wandb]")
+    with logged(lines := []):
+        assert stages.made_by(project) == ["teacher", "student", "audit"]
+        assert stages.made_by(project) == []
+    assert "WARNING: audit: not sent to wandb: no route to host" in lines
 
 
 def test_how_a_finished_teacher_was_trained_is_not_known(project: Path) -> None:

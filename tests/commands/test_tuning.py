@@ -161,6 +161,11 @@ def test_a_retrained_teacher_or_changed_rows_are_another_search_and_earlier_vers
     for name in ("teacher", "data"):
         with pytest.raises(RecipeError, match=f"search with another {name}"):
             module._study(optuna, tmp_path, {**about[0], name: about[1][name]}, resolve(()))
+    moved = {name: f"/elsewhere{about[0][name].removeprefix(str(tmp_path))}" for name in ("teacher", "data")}
+    module._study(optuna, tmp_path, {**about[0], **moved}, resolve(()))
+    read = moved["data"].replace(" --", " --positive x --", 1)
+    with pytest.raises(RecipeError, match="search with another data"):
+        module._study(optuna, tmp_path, {**about[0], "data": read}, resolve(()))
     earlier = {**about[0], "teacher": str(teacher), "data": marks[0][1].rpartition(" ")[0]}
     (tmp_path / "before").mkdir()
     module._study(optuna, tmp_path / "before", earlier, resolve(()))

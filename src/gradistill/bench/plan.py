@@ -14,13 +14,14 @@ import pydantic
 from pydantic import BeforeValidator, Field
 
 from gradistill.batch import MOST_SEED
+from gradistill.commands.content_hashes import content_hash
 from gradistill.data import TASKS, DataChoice
 from gradistill.data.data_choice import LabelKind
 from gradistill.errors import RecipeError, nearest
 from gradistill.io import digest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import OneOrMany, Strict, refusal, refuse_truth_values
+from gradistill.recipe.schema import DESCRIPTIONS, OneOrMany, Strict, refusal, refuse_truth_values
 from gradistill.recipe.secrets import without_secrets
 
 KEEP_LAST = (
@@ -35,7 +36,9 @@ Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 _NAME = re.compile(r"[^\x00-\x1f/\\]{1,80}")
 Columns = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given),
+    BeforeValidator(
+        lambda given: [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+    ),
     Field(min_length=1, max_length=2),
 ]
 
@@ -270,7 +273,18 @@ def recipe_of(plan: BenchPlan, task_name: str, method_name: str, layers: int, se
 
 
 def fingerprint(cell: Cell, rows: Mapping[str, Any]) -> str:
-    """A hash of the inputs of a cell's figures: its recipe, and the rows and teacher that ``rows`` describes."""
+    """A hash of the inputs of a cell's figures: its recipe, and the rows and teacher that ``rows`` describes.
+
+    Descriptions do not count, and a checkpoint counts by its content.
+    """
+    recipe = {name: value for name, value in cell.recipe.as_dict().items() if name not in DESCRIPTIONS}
+    if checkpoint := cell.recipe.student.checkpoint:
+        recipe["student"] = {**recipe["student"], "checkpoint": content_hash(checkpoint)}
+    return digest({"recipe": recipe, **rows})[:16]
+
+
+def earlier_fingerprint(cell: Cell, rows: Mapping[str, Any]) -> str:
+    """The ``fingerprint`` of earlier versions, with descriptions, and with the path of a checkpoint."""
     return digest({"recipe": cell.recipe.as_dict(), **rows})[:16]
 
 

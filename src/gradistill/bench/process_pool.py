@@ -22,6 +22,8 @@ from gradistill.printing import progress_bars
 FIRST_GUESS = 2e9
 """The assumed bytes of memory of a process, until one has ended."""
 _HEADROOM = 1.3
+_GROWTH = 60.0
+"""Seconds in which a new process takes most of its memory."""
 
 
 @dataclass
@@ -111,19 +113,25 @@ def run_all(
 ) -> None:
     """Run commands in their order. ``on_end`` is called with each that ends, and with the seconds left for the others.
 
-    A further command is started only if memory for it is free: ``needed`` bytes, from the usage of others. A
-    prerequisite is built before the first command that needs it, while nothing else runs, because it uses all cores.
+    A further command is started only if memory for it is free: ``needed`` bytes, from the usage of others, and as much
+    for each command that has just started and not yet taken its own. A prerequisite is built before the first command
+    that needs it, while nothing else runs, because it uses all cores.
     All commands are stopped with this process.
     """
     waiting, running = list(commands), dict[subprocess.Popen[bytes], tuple[Command, float]]()
     spent, done = 0.0, 0
+
+    def has_room() -> bool:
+        growing = sum(monotonic() - began < _GROWTH for _, began in running.values())
+        return _free() > (1 + growing) * _HEADROOM * needed()
+
     with run_bar(len(commands)) as advance:
         try:
             while waiting or running:
                 while (
                     waiting
                     and len(running) < width.at_once
-                    and (not running or (waiting[0].can_start and _free() > _HEADROOM * needed()))
+                    and (not running or (waiting[0].can_start and has_room()))
                 ):
                     command = waiting.pop(0)
                     running[_started(command, width, environment)] = command, monotonic()

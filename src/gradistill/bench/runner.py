@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from gradistill.bench.cluster import Cluster
-from gradistill.bench.plan import BenchPlan, Cell, cells, fingerprint
+from gradistill.bench.plan import BenchPlan, Cell, cells, earlier_fingerprint, fingerprint
 from gradistill.bench.process_pool import (
     FIRST_GUESS,
     Command,
@@ -137,7 +137,10 @@ class Bench:
         for cell in wanted:
             task = self.tasks[cell.task]
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
-            self.marks[cell.key] = fingerprint(cell, inputs)
+            self.marks[cell.key] = mark = fingerprint(cell, inputs)
+            line = self.lines.get(cell.key, {})
+            if line.get("fingerprint") == earlier_fingerprint(cell, inputs):
+                line["fingerprint"] = mark
         left = [cell for cell in wanted if not self._is_done(cell)]
         logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
         # A store holds the signals of all methods, also of finished cells, so the store of an earlier call fits.
@@ -210,11 +213,18 @@ class Bench:
         return not self.plan.keep_models or finished_run(self.output / cell.folder, cell.recipe)
 
     def _standing(self, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
-        """The lines of finished cells whose recipe, rows and teacher are unchanged."""
+        """The lines of finished cells whose recipe, rows and teacher are unchanged, or not known yet: a call that stops
+        before it knows them keeps the report of earlier ones."""
         candidates = [
-            (self.lines[cell.key], self.marks.get(cell.key)) for cell in wanted if cell.key in self.lines
+            (self.lines[cell.key], self.marks.get(cell.key))
+            for cell in wanted
+            if cell.key in self.lines and cell.key not in self.blamed
         ]
-        return [line for line, mark in candidates if line["status"] == "done" and line["fingerprint"] == mark]
+        return [
+            line
+            for line, mark in candidates
+            if line["status"] == "done" and mark in (None, line["fingerprint"])
+        ]
 
     @contextmanager
     def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:

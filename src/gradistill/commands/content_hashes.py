@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gradistill.auditing.onnx_predictor import graph_files, onnx_file
 from gradistill.data.data_choice import DataChoice
-from gradistill.data.file_readers import ending_of
+from gradistill.data.split_sources import files_of
 from gradistill.io import checksum_of, digest
 from gradistill.models.adapters import Adapter, adapter_files, is_adapter
+
+LABELLED_SPLITS = ("train", "validation", "test")
+UNLABELLED_SPLITS = ("unlabelled",)
 
 
 def weights_hash(model: str) -> str:
@@ -36,6 +40,14 @@ def meaning_hash(model: str) -> str | None:
     return digest(hashes) if hashes else None
 
 
+def content_hash(model: str) -> str:
+    """A hash of a model's weights, configuration and tokenizer. A hub id stands for itself.
+
+    Example: ``content_hash("runs/teacher")``
+    """
+    return digest([weights_hash(model), meaning_hash(model)])
+
+
 def meaning_name(role: str) -> str:
     """The name of the ``meaning_hash`` of a model in this role, in records and in messages about changes.
 
@@ -44,15 +56,15 @@ def meaning_name(role: str) -> str:
     return f"labels, sizes or tokenizer of the {role}"
 
 
-def file_hashes(place: Path) -> dict[str, str]:
-    """The hashes of the data files of a folder, or of one file, by name. A path that does not exist is a hub id."""
+def file_hashes(place: Path, splits: Iterable[str] = LABELLED_SPLITS) -> dict[str, str]:
+    """The hashes of the files that these splits of a folder are read from, or of one file, by name. Other files of the
+    folder do not count, such as the output of a run in it. A path that does not exist is a hub id."""
     if place.is_file():
         return {place.name: checksum_of(place)}
     if not place.is_dir():
         return {str(place): "hub"}
-    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
-    kept = [path for path in files if ending_of(path) or path.suffix == ".arrow"]
-    return {path.relative_to(place).as_posix(): checksum_of(path) for path in kept}
+    files = {file for split in splits for file in files_of(str(place), split, None)}
+    return {file.relative_to(place).as_posix(): checksum_of(file) for file in sorted(files)}
 
 
 def reading_options(choice: DataChoice) -> dict[str, Any]:

@@ -24,8 +24,10 @@ from gradistill.commands.defaults import TOKEN_METHOD
 from gradistill.commands.export_choice import ExportChoice
 from gradistill.data import DataChoice
 from gradistill.data.data_choice import LabelKind
+from gradistill.data.data_source import is_path, path_text
 from gradistill.data.prompt_template import named_fields
 from gradistill.data.proposal import holds_tagged_words
+from gradistill.data.split_sources import files_of, refuse_missing
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.loading import locate
 from gradistill.models.packaged import PACKAGED
@@ -194,8 +196,14 @@ def read_project(file: Path) -> Project:
     base = file.parent
     with _at(file, ("data",), lines):
         data = _data_choice(plan, base)
+    if data.unlabelled is not None:
+        with _at(file, ("data", "unlabelled"), lines):
+            refuse_missing(data.unlabelled)
     with _at(file, ("teacher",), lines):
         finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
+    if plan.student.checkpoint is not None:
+        with _at(file, ("student", "checkpoint"), lines):
+            locate(_resolved(plan.student.checkpoint, base))
     with _at(file, ("student",), lines):
         distillation = _distillation(plan, data, base)
     if plan.teacher.template is not None:
@@ -206,6 +214,9 @@ def read_project(file: Path) -> Project:
     if audit is not None and isinstance(audit.reference, str):
         with _at(file, ("audit", "reference"), lines):
             locate(audit.reference)  # now, and not after hours of training
+    if audit is not None:
+        with _at(file, ("audit", "split"), lines):
+            _refuse_missing_split(data, audit.split)
     with _at(file, ("export",), lines):
         export = _export_choice(plan, data)
     return Project(
@@ -250,6 +261,19 @@ def _data_choice(plan: ProjectFile, base: Path) -> DataChoice:
     fields = plan.data.model_dump(exclude={"source", "unlabelled"})
     unlabelled = None if plan.data.unlabelled is None else _resolved(plan.data.unlabelled, base)
     return DataChoice(_resolved(plan.data.source, base), unlabelled=unlabelled, **fields)
+
+
+def _refuse_missing_split(data: DataChoice, split: str) -> None:
+    """Raise RecipeError if a folder of data has no file of a split. Other sources are read first of all anyway."""
+    drawn = split == "validation" and data.validation_share is not None
+    if drawn or not is_path(data.source) or not Path(path_text(data.source)).is_dir():
+        return
+    if not files_of(data.source, split, None):
+        raise RecipeError(
+            f"{path_text(data.source)} has no split {split!r}",
+            expected="a split of the data",
+            remedy="correct audit.split, or add a file of this name",
+        )
 
 
 def _distillation(plan: ProjectFile, data: DataChoice, base: Path) -> Recipe:
@@ -343,7 +367,7 @@ def _refuse_unsafe(file: Path, raw: Mapping[Any, Any], lines: Mapping[Place, int
             )
             raise _placed(error, file, place, lines)
     for place, value in _texts(raw):
-        parent: Any = {place[-1]: value}
+        parent: Any = value if "label_map" in place else {place[-1]: value}  # keys of a label map are labels
         change = value.partition("=")
         named = {change[0].rpartition(".")[2]: change[2]} if change[1] else {}
         if redacted(parent) != parent or redacted(named) != named:

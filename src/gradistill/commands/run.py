@@ -14,6 +14,8 @@ from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
 from gradistill.commands.audit import audit
 from gradistill.commands.content_hashes import (
+    LABELLED_SPLITS,
+    UNLABELLED_SPLITS,
     file_hashes,
     meaning_hash,
     meaning_name,
@@ -35,11 +37,12 @@ from gradistill.commands.run_folder import CARD, EXPORT_RECORD, METRICS, record_
 from gradistill.commands.teacher_prompt import prompted
 from gradistill.data import DataChoice
 from gradistill.data.data_source import path_text
-from gradistill.errors import ModelError
+from gradistill.errors import ModelError, first_line
 from gradistill.export.packages import check_packages
 from gradistill.io import differences, digest, read_object, write_whole
 from gradistill.printing import log_filter
 from gradistill.recipe import Recipe
+from gradistill.recipe.schema import DESCRIPTIONS
 from gradistill.report.audit_tables import failures
 from gradistill.report.project_page import project_page
 from gradistill.report.trackers import known_trackers
@@ -153,7 +156,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     if plan.reference is not None:
         _carry(_teacher_stage(REFERENCE, plan, plan.reference, labelled), ledger, stages)
     if plan.audit is not None:
-        _carry(_audit_stage(plan, labelled, both, teacher), ledger, stages)
+        _carry(_audit_stage(plan, both, teacher), ledger, stages)
     if plan.export is not None:
         if reason := _no_export_of(student) or _missing_packages():
             stages[EXPORT] = {"outcome": "left out", "reason": reason}
@@ -189,6 +192,8 @@ def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
     if before is not None and isinstance(known := before.get("needs"), dict):
         for name in stage.needs.keys() & NEWER:
             known.setdefault(name, stage.needs[name])
+        if isinstance(recipe := known.get("recipe"), dict):
+            recipe.update({name: stage.needs["recipe"][name] for name in DESCRIPTIONS})
     if before is not None and finished and before.get("needs") == stage.needs:
         logger.info(f"{stage.name}: finished, kept")
         ledger.enter(stage, before.get("seconds") or 0.0)
@@ -242,23 +247,29 @@ def _student_stage(
     )
 
 
-def _audit_stage(
-    plan: Project, data: Mapping[str, Any], both: Mapping[str, Any], teacher: AnyTeacher
-) -> Stage:
+def _audit_stage(plan: Project, both: Mapping[str, Any], teacher: AnyTeacher) -> Stage:
     assert plan.audit is not None
     folder, choice, rows = plan.output / AUDIT, plan.audit, replace(plan.data, unlabelled=None)
     if plan.reference is not None:
         choice = replace(choice, reference=str(plan.output / REFERENCE))
     settings = {"split": choice.split, "max_rows": choice.max_rows, "fail_under": dict(choice.limits)}
-    needs = {AUDIT: {**settings, "seed": choice.seed}, **both, **_prompt_of(plan), "data": data}
+    needs = {
+        AUDIT: {**settings, "seed": choice.seed},
+        **both,
+        **_prompt_of(plan),
+        "data": _data_needs(rows, choice.split),
+    }
     if isinstance(choice.reference, str):  # only then, so that the ledgers of earlier versions stay valid
         needs |= _marks(REFERENCE, choice.reference)
 
     def make() -> None:
         model = prompted(teacher, plan.distillation.teacher.template)
         result = audit(model, [str(plan.output / STUDENT)], rows, folder, choice, overwrite=True)
-        if trackers := known_trackers(plan.distillation.training.arguments.get("report_to")):
-            result.send_to(*trackers)
+        for tracker in known_trackers(plan.distillation.training.arguments.get("report_to")):
+            try:
+                result.send_to(tracker)
+            except Exception as error:  # whatever a tracker raises, the audit is complete
+                logger.warning(f"audit: not sent to {tracker}: {first_line(error)}")
 
     return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
 
@@ -298,11 +309,15 @@ def _prompt_of(plan: Project) -> dict[str, str]:
     return {} if template is None else {"template": template}
 
 
-def _data_needs(choice: DataChoice) -> dict[str, Any]:
-    """The options for reading rows, and the hashes of their files; a hub id stands for itself."""
-    needs = {**reading_options(choice), "files": file_hashes(Path(path_text(choice.source)))}
+def _data_needs(choice: DataChoice, split: str | None = None) -> dict[str, Any]:
+    """The options for reading rows, and the hashes of their files; a hub id stands for itself.
+
+    ``split``: one that is read, too, next to those of training.
+    """
+    splits = (*LABELLED_SPLITS, split) if split is not None else LABELLED_SPLITS
+    needs = {**reading_options(choice), "files": file_hashes(Path(path_text(choice.source)), splits)}
     if choice.unlabelled is not None:
-        needs["unlabelled"] = file_hashes(Path(path_text(choice.unlabelled)))
+        needs["unlabelled"] = file_hashes(Path(path_text(choice.unlabelled)), UNLABELLED_SPLITS)
     return needs
 
 

@@ -21,7 +21,14 @@ from typing import Any
 from transformers import TrainerCallback
 
 from gradistill.auditing.trained_figures import TRAINED_ON, trained_figures, trained_on_of, united
-from gradistill.commands.content_hashes import file_hashes, meaning_hash, meaning_name, weights_hash
+from gradistill.commands.content_hashes import (
+    UNLABELLED_SPLITS,
+    content_hash,
+    file_hashes,
+    meaning_hash,
+    meaning_name,
+    weights_hash,
+)
 from gradistill.commands.data_warnings import NewWarnings, refuse_words
 from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, locked_output
@@ -153,9 +160,9 @@ def _other_marks(teacher: ModelSource, choice: DataChoice, checkpoint: str | Non
     if not isinstance(teacher, tuple):
         hashes[meaning_name("teacher")] = meaning_hash(model_name(teacher))
     if is_path(choice.unlabelled):
-        hashes["unlabelled"] = digest(file_hashes(Path(path_text(choice.unlabelled))))
+        hashes["unlabelled"] = digest(file_hashes(Path(path_text(choice.unlabelled)), UNLABELLED_SPLITS))
     if checkpoint:
-        hashes["checkpoint"] = digest([weights_hash(checkpoint), meaning_hash(checkpoint)])
+        hashes["checkpoint"] = content_hash(checkpoint)
     return hashes
 
 
@@ -198,7 +205,7 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
         before = {**{name: about[name] for name in NEWER & about.keys()}, **before}
         # Earlier versions recorded the length before it was known from the teacher, and paths without a hash.
         length = recipe.settled_by(before.get("recipe"))
-        paths = {n: before[n] for n in ("teacher", "data") if about[n].rpartition(" ")[0] == before.get(n)}
+        paths = {n: before[n] for n in ("teacher", "data") if _is_same(before.get(n), about[n])}
         about = {**about, **paths, "recipe": length.as_written()}
         if not study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
             before["aim"] = about["aim"]  # no trial was compared by the earlier aim
@@ -213,6 +220,16 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
     # Each call has its own seed; otherwise the first draws of the last call would be repeated.
     study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=8)
     return study
+
+
+def _is_same(before: Any, now: str) -> bool:
+    """Whether a teacher or data that a search recorded are those of ``now``: by content, wherever the files are."""
+    return isinstance(before, str) and (before == now.rpartition(" ")[0] or _content(before) == _content(now))
+
+
+def _content(mark: str) -> str:
+    """A mark without the path at its start: the options for reading, if there are any, and the hash."""
+    return mark[mark.find(" --") if " --" in mark else mark.rfind(" ") :]
 
 
 def _again(optuna: Any, study: Any) -> None:

@@ -224,6 +224,9 @@ LATER = {
 """Settings that earlier versions did not have. Recipes leave them out at their defaults, so that runs and benches of
 those versions, which are identified by their recipes, can be resumed."""
 
+DESCRIPTIONS = ("title", "summary", "source")
+"""Texts about a recipe. Recipes that differ in these alone train the same student."""
+
 SETTLED_BY_SIZE = ("layers", "width", "embedding_rank")
 """Settings of the student that a budget determines if they are not set."""
 
@@ -298,11 +301,12 @@ class Recipe(Strict):
 
     def settled_by(self, written: Any) -> Recipe:
         """A copy with values from the ``written`` recipe of a run for settings that this one leaves open: the length of
-        texts, their windows, and layers, width and rank of a student on a budget."""
+        texts, their windows, and layers, width and rank of a student on a budget. Its descriptions are those of
+        ``written``, because they change nothing."""
         student, training = (recipe_part(written, name) for name in ("student", "training"))
-        settled, length = self, training.get("max_length")
+        settled, length = self._described_as(written), training.get("max_length")
         if self.training.max_length is None and isinstance(length, int):
-            settled = self.with_length(length)
+            settled = settled.with_length(length)
         if self.training.windows in (None, training.get("windows")) and self.training.window_overlap in (
             None, training.get("window_overlap"),
         ):  # fmt: skip
@@ -312,6 +316,10 @@ class Recipe(Strict):
         left_open = [name for name in SETTLED_BY_SIZE if getattr(self.student, name) is None]
         fields = {name: n for name in left_open if isinstance(n := student.get(name), int)}
         return settled.with_student_fields(**fields)
+
+    def _described_as(self, written: Any) -> Recipe:
+        given = {name: written.get(name) for name in DESCRIPTIONS} if isinstance(written, Mapping) else {}
+        return self.model_copy(update={name: text for name, text in given.items() if isinstance(text, str)})
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
