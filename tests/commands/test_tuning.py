@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from gradistill.commands import tune as module
-from gradistill.commands.search_space import parse_search_field
+from gradistill.commands.search_space import SearchField, changes_of, parse_search_field, values_of
 from gradistill.commands.tune import Tuning, tune
 from gradistill.data import DataChoice
 from gradistill.errors import RecipeError
@@ -61,6 +61,41 @@ def test_the_best_trial_its_recipe_and_its_student_are_kept_and_no_other(done: A
     written = yaml.safe_load((kept / "recipe.yaml").read_text())
     assert recipe.training.max_length is None  # the teacher's, whoever it will be
     assert written == recipe.settled_by(written).as_dict()
+
+
+def test_the_first_trial_is_the_recipe_as_it_is_where_the_space_has_it(tmp_path: Path, done: Any) -> None:
+    own = resolve(()).training.learning_rate
+    around = (
+        SearchField("training.learning_rate", own / 2, own * 2),
+        parse_search_field("training.epochs=1..4"),
+    )
+    assert values_of(resolve(()), around) == {"training.learning_rate": own, "training.epochs": 2}
+    assert values_of(resolve(()), (SearchField("training.learning_rate", own * 2, own * 3),)) is None
+    study = optuna.create_study()
+    module._Search(optuna, study, tmp_path, Tuning(resolve, around), around).begin()
+    trial = study.ask()
+    assert [one.value(trial) for one in around] == [own, 2]
+    assert {"label_loyalty", "response_loyalty"} <= done[1]["floors"].keys()
+
+
+def test_a_search_that_rewards_no_training_warns(tmp_path: Path) -> None:
+    """Of a student that is its teacher's own layers, response loyalty may be high before the first step."""
+    best = {"metric": 0.8, "response_loyalty": 0.961}
+    one = module._Search(None, None, tmp_path, Tuning(resolve, SPACE), SPACE)
+    with logged(lines := []):
+        one._warn_of_floors([best], {"response_loyalty": 0.961})
+        one._warn_of_floors([best], {"response_loyalty": 0.4})
+        one._warn_of_floors([], {})
+    assert len(lines) == 1
+    assert "response loyalty is 0.961, and that of the student before its first step 0.961" in lines[0]
+
+
+def test_long_texts_stay_whole_in_changes() -> None:
+    text = "one word after another " * 8
+    fields = parse_search_field("student.checkpoint=a,b")
+    assert changes_of([fields], {"student.checkpoint": text.strip()}) == [
+        f"student.checkpoint={text.strip()}"
+    ]
 
 
 def test_the_same_call_searches_on(done: Any, small: Any) -> None:
@@ -121,6 +156,7 @@ def test_a_trial_behind_the_others_is_stopped_early(small: Any, tmp_path: Path) 
         ),
         ({"aim": ("accuracy",)}, "--maximize 'accuracy'"),
         ({"trials": 0}, "the search has no end"),
+        ({"space": (SPACE[0], SPACE[0])}, "names training.learning_rate twice"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_anything_is_made(

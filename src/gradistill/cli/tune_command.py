@@ -118,7 +118,12 @@ def _report(found: dict[str, Any], output: Path, command: str) -> None:
         return write_result("no trial has ended yet; the same command continues")
     rows = [trial_row(trial, found[TRAINED_ON]) for trial in found["trials"]]
     note = NOTE if found[TRAINED_ON] else ""
-    show(results_table(rows[:10], title=f"{len(rows)} trials, {found['pruned']} stopped early", note=note))
+    floors = ", ".join(
+        f"{name.removesuffix('_loyalty')} {floor:.3f}" for name, floor in found["floors"].items()
+    )
+    before = f"before the first step: {floors}" if floors else ""
+    title = f"{len(rows)} trials; {found['pruned']} more stopped early, {found['failed']} failed"
+    show(results_table(rows[:10], title=title, note="; ".join(filter(None, (note, before)))))
     write_result(f"the best recipe is {output / BEST}. To distil with it:")
     return write_result(command, fold=False)
 

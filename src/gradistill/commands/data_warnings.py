@@ -88,7 +88,7 @@ def refuse_words(task: Task, what: str) -> None:
         raise RecipeError(
             f"{what} cannot be used: the task {task.name!r} has a tag for each word",
             expected="finetune, distill, signals, predict or audit, on rows of words and tags (docs/tokens.md)",
-            remedy="leave it out",
+            remedy=f"leave {what} out" if what.startswith("--") else "use one of these, or other rows",
         )
 
 
@@ -167,12 +167,20 @@ class NewLines:
 
 class NewWarnings(NewLines):
     """A log filter for a job that runs many times. It keeps each warning once, and progress, and no other record.
+    With ``data_lines`` it keeps each line about the data once, too.
 
     Example: ``with log_filter(new_warnings): distill(…)``, with one ``new_warnings`` for all runs.
     """
 
+    def __init__(self, *, data_lines: bool = False) -> None:
+        super().__init__()
+        self._data_lines = data_lines
+
     def _keeps(self, record: logging.LogRecord, new: bool) -> bool:
-        return (new and record.levelno >= logging.WARNING) or getattr(record, "is_progress", False)
+        of_data = self._data_lines and getattr(record, "of_data", False)
+        return (new and (of_data or record.levelno >= logging.WARNING)) or getattr(
+            record, "is_progress", False
+        )
 
 
 def overlap_with_training(splits: Splits, split: str, choice: DataChoice) -> dict[str, Any] | None:

@@ -37,6 +37,13 @@ class SearchField:
             return trial.suggest_int(self.field, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.field, self.low, self.high, log=self.log)
 
+    def holds(self, value: Any) -> bool:
+        """Whether the field may have this value."""
+        if self.choices:
+            return value in self.choices
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high and (not self.whole or float(value).is_integer())
+
     @property
     def first(self) -> Any:
         """One possible value, to check the field with."""
@@ -85,9 +92,28 @@ def default_space(recipe: Recipe) -> tuple[SearchField, ...]:
     )
 
 
+def values_of(recipe: Recipe, space: Sequence[SearchField]) -> dict[str, Any] | None:
+    """The recipe's own values of the fields; None if one of them is not in the space."""
+    flat = recipe.as_dict()
+    values = {one.field: _at(flat, one.field) for one in space}
+    if not all(one.holds(values[one.field]) for one in space):
+        return None
+    return {one.field: int(values[one.field]) if one.whole else values[one.field] for one in space}
+
+
+def _at(content: Any, path: str) -> Any:
+    for key in path.split("."):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
 def changes_of(space: Sequence[SearchField], values: Mapping[str, Any]) -> list[str]:
     """The values of a trial as changes of the recipe."""
-    return [f"{one.field}={yaml.safe_dump(values[one.field]).splitlines()[0]}" for one in space]
+    return [f"{one.field}={_yaml_line(values[one.field])}" for one in space]
+
+
+def _yaml_line(value: Any) -> str:
+    return yaml.safe_dump(value, width=float("inf"), allow_unicode=True).splitlines()[0]
 
 
 def _number(text: str, whole: str) -> int | float:

@@ -34,12 +34,12 @@ from gradistill.commands.distill import distill
 from gradistill.commands.output_folder import FolderKind, check_output, locked_output
 from gradistill.commands.prepared_run import prepared_run
 from gradistill.commands.run_folder import recorded_metrics
-from gradistill.commands.search_space import SearchField, changes_of, default_space
+from gradistill.commands.search_space import SearchField, changes_of, default_space, values_of
 from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path, path_text
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
-from gradistill.io import digest, discard, draft_of, path_of, write_whole
+from gradistill.io import differences, digest, discard, draft_of, path_of, write_whole
 from gradistill.models.model_source import ModelSource, model_name
 from gradistill.package_versions import installing
 from gradistill.printing import log_filter
@@ -58,6 +58,8 @@ _TRIAL = re.compile(r"[0-9a-f]{16}")
 AIMS = (METRIC, "label_loyalty", "probability_loyalty", "response_loyalty", "saliency_loyalty")
 """The figures that can be maximised: the task's selecting metric, and the loyalties. Several are averaged."""
 DEFAULT_AIM = (METRIC, "response_loyalty")
+HARDLY = 0.1
+"""A gain over the floor below which a search warns."""
 
 
 def _is_search(output: Path) -> bool:
@@ -94,6 +96,11 @@ class Tuning:
             raise RecipeError(
                 "the search has no end", expected="--minutes or --trials", remedy="give one of them"
             )
+        fields = [one.field for one in self.space]
+        if twice := next((field for field in fields if fields.count(field) > 1), None):
+            raise RecipeError(
+                f"--search names {twice} twice", expected="each field once", remedy="leave one of them out"
+            )
         space = self.space or default_space(self.resolve(()))
         check_training(self.resolve(changes_of(space, {one.field: one.first for one in space})))
         return space
@@ -117,7 +124,7 @@ def tune(
     folder, space = path_of(output), tuning.settled()
     check_output(folder, SEARCH)
     if not (folder / DATABASE).is_file():  # fail before the folder is made if teacher or data cannot be read
-        with log_filter(lambda record: False):  # the first trial logs the same lines
+        with log_filter(lambda _: False):  # the first trial logs the same lines
             run = prepared_run(teacher, choice, tuning.resolve(()))
         refuse_words(run.task, "gradistill tune")
         run.required_signals()
@@ -129,7 +136,7 @@ def tune(
         }  # fmt: skip
         study = _study(optuna, folder, about, tuning.resolve(()))
         _again(optuna, study)
-        new_warnings = NewWarnings()
+        new_warnings = NewWarnings(data_lines=True)
 
         def distil(at: Path, recipe: Recipe, callbacks: list[TrainerCallback]) -> dict[str, Any]:
             with log_filter(new_warnings):
@@ -138,6 +145,7 @@ def tune(
                 )
 
         search = _Search(optuna, study, folder, tuning, space)
+        search.begin()
         until = None if tuning.minutes is None else monotonic() + 60 * tuning.minutes
         count = 0
         while (tuning.trials is None or count < tuning.trials) and (until is None or monotonic() < until):
@@ -211,8 +219,11 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
             before["aim"] = about["aim"]  # no trial was compared by the earlier aim
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])
+        changed = [
+            f"{path}: {old!r} before, {new!r} now" for path, old, new in differences(before, dict(about))
+        ]
         raise RecipeError(
-            f"{folder} holds a search with another {other}",
+            f"{folder} holds a search with another {other}:\n" + "\n".join(f"  - {line}" for line in changed),
             expected="the same command, or a new folder",
             remedy="choose another --output",
         )
@@ -254,6 +265,14 @@ class _Search:
     warned: bool = False
     """Whether the warning about a figure that the task does not have was logged."""
 
+    def begin(self) -> None:
+        """Put the recipe as it is into the queue of a new search, where the space has its values: the best trial is
+        compared with it."""
+        values = values_of(self.tuning.resolve(()), self.space)
+        if values is not None and not self.study.trials:
+            self.study.enqueue_trial(values)
+            logger.info("trial 0 is the recipe without changes")
+
     def trial(self, run: Callable[[Path, Recipe, list[TrainerCallback]], Mapping[str, Any]]) -> None:
         trial = self.study.ask()
         values = {one.field: one.value(trial) for one in self.space}
@@ -281,6 +300,7 @@ class _Search:
             figures = _figures(metrics)
             score = self._score(figures)
             trial.set_user_attr("figures", figures)
+            trial.set_user_attr("floors", _floors(metrics))
             trial.set_user_attr(TRAINED_ON, trained_on_of(metrics["loyalty"] or {}))
             self.study.tell(trial, score)
             logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
@@ -318,12 +338,26 @@ class _Search:
             for t in sorted(done, key=lambda t: -t.value)
         ]
         states = [t.state.name for t in self.study.trials]
+        best = max(done, key=lambda t: t.value, default=None)
+        floors = {} if best is None else best.user_attrs.get("floors", {})
+        self._warn_of_floors(trials[:1], floors)
         report = {
-            **self.study.user_attrs["about"], "trials": trials,
+            **self.study.user_attrs["about"], "trials": trials, "floors": floors,
             "pruned": states.count("PRUNED"), "failed": states.count("FAIL"), TRAINED_ON: self._trained(),
         }  # fmt: skip
         write_whole(self.folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
         return report
+
+    def _warn_of_floors(self, best: Sequence[Mapping[str, Any]], floors: Mapping[str, float]) -> None:
+        """Warn where the best trial is hardly above the student before its first step."""
+        for name in self.tuning.aim:
+            for trial in best:
+                if name in floors and trial[name] - floors[name] < HARDLY * (1 - floors[name]):
+                    logger.warning(
+                        f"the best trial's {name.replace('_', ' ')} is {trial[name]:.3f}, and that of the student "
+                        f"before its first step {floors[name]:.3f}: the search rewards students that hardly train. "
+                        "Train for longer, search higher learning rates, or maximise another figure"
+                    )
 
     def _trained(self) -> dict[str, list[str]]:
         """The loyalties that trials are trained on, each with the objectives that train it."""
@@ -350,6 +384,12 @@ class _Pruning(TrainerCallback):
         self.trial.report(value if args.greater_is_better else -value, step=round(100 * (state.epoch or 0)))
         if self.trial.should_prune():
             raise self.optuna.TrialPruned
+
+
+def _floors(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The loyalties of the student before its first step."""
+    loyalty = {f"{kind}_loyalty": entry for kind, entry in (metrics["loyalty"] or {}).items() if entry}
+    return {name: entry["floor"] for name, entry in loyalty.items() if entry.get("floor") is not None}
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
