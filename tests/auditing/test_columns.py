@@ -208,6 +208,9 @@ def test_scores_are_compared_by_their_correlations() -> None:
     assert found.p < 0.001
     (same,) = compared_with(("reference", near), {"near": near})
     assert (same.difference.value, same.p) == (0, 1)
+    moved = near | {"student_prediction": near["student_prediction"] * 3 + 5}  # a correlation does not change
+    (of_moved,) = compared_with(("reference", far), {"near": moved})
+    assert (of_moved.difference.value, of_moved.p) == (pytest.approx(found.difference.value), found.p)
 
 
 def test_words_and_spans_are_compared_by_the_sums_of_their_rows() -> None:

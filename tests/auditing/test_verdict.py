@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -326,6 +327,11 @@ def test_expected_gradients_that_were_left_out_are_asked_for(
 
 def test_every_figure_of_agreement_has_a_meaning() -> None:
     assert {*AGREEMENT} <= {*figure_meanings.MEANINGS, *figure_meanings.OF_WORDS}
+
+
+def test_no_spans_on_either_side_have_no_f1() -> None:
+    figures = {"label": Estimate(1.0, 0.9, 1.0, 9), "span": Estimate(math.nan, None, None, 9)}
+    assert "predicts no spans, and nor does the teacher" in summary._verdict(figures, {})
 
 
 def test_a_sentence_has_an_interval_below_0_without_a_dash_before_its_minus() -> None:

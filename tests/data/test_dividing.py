@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gradistill.data import load_splits
+from gradistill.data.overlap import overlap
 from gradistill.errors import DataError, RecipeError
 from small import write_table
 
@@ -66,6 +67,17 @@ def test_no_text_is_on_both_sides_and_no_row_is_lost(
         return
     assert not {text.strip().lower() for text in train} & {text.strip().lower() for text in validation}
     assert Counter(train + validation) == Counter(spelled)
+
+
+def test_no_side_has_texts_that_count_as_the_others_in_the_warning_of_overlap() -> None:
+    """Texts that differ in punctuation count as equal there."""
+    rows = [
+        {"text": text, "label": "ab"[k % 2]}
+        for k in range(40)
+        for text in (f"good film {k}", f"Good, film {k}!")
+    ]
+    train, validation = sides(rows)
+    assert overlap([(text,) for text in validation], [(text,) for text in train])["normalised"] == 0
 
 
 def test_the_divided_part_alone_can_be_read(tmp_path: Path) -> None:

@@ -151,6 +151,19 @@ def test_distances_equal_naive_loops() -> None:
         torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_rows_of_a_single_token_are_no_regression() -> None:
+    """Tokenizers of decoders add no token, so that a sentence of one word may have one token."""
+    one = replace(
+        Batch.of({"input_ids": torch.tensor([[5], [7]]), "attention_mask": torch.ones(2, 1, dtype=torch.long),
+                  "labels": torch.tensor([[2], [0]]), "word_ids": torch.zeros(2, 1, dtype=torch.long)}),
+        token_labels=True,
+    )  # fmt: skip
+    logits = logits_of(1)[:2, :1]
+    found = HardLabel().distance({"logits": logits}, {}, one, EpochProgress())
+    expected = [-logits[row, 0].log_softmax(-1)[label] for row, label in enumerate((2, 0))]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 @cache
 def unit_map_of(seed: int, row: int, place: int, label: int) -> torch.Tensor:
     """By its definition: ``‖E_i · ∂F/∂E_i‖`` of the label's log-odds at one token, at unit length over real tokens."""

@@ -384,6 +384,16 @@ def test_jacobian_matching(unit_rows: bool) -> None:
     assert measured(objective, student, teacher) == pytest.approx(expected, **NEAR)
 
 
+def test_rows_of_unit_length_are_never_projected() -> None:
+    """A projection of unit length is not the sum on average: of many labels the distance was C times too small."""
+    jacobian = all_objectives()["jacobian_matching"]
+    assert [jacobian(unit=True)._differentiated(labels).view for labels in (4, 5)] == ["all", "sampled"]
+    assert jacobian()._differentiated(5).view == "projected"
+    facts = ModelFacts(3, 8, 3)
+    with pytest.raises(RecipeError, match="unit and directions: projected"):
+        jacobian(unit=True, directions="projected").check(Pair(facts, facts, True))
+
+
 def test_projected_rows_are_the_full_distance_on_average() -> None:
     """Random signs s: the mean of ``‖Σ s_c (J_t,c − J_s,c)‖²`` over all of them is the sum over labels."""
     student, teacher = pair_of({"jacobian": (B, C, T, D)})

@@ -98,6 +98,17 @@ def test_a_label_that_is_no_class_is_named_with_its_row(label: int, kit: Any) ->
         trainer.train()
 
 
+def test_whole_numbers_are_no_scores(kit: Any) -> None:
+    rows = kit.rows(3)
+    for row in rows:
+        row["labels"] = 1
+    trainer = kit.trainer([HardLabel()], kit.models(labels=1), data=rows, max_steps=1)
+    with pytest.raises(
+        TrainingError, match=r"whole numbers, and the student predicts one score(?s:.)*float32"
+    ):
+        trainer.train()
+
+
 def test_a_teacher_that_was_trained_meanwhile_computes_without_dropout(kit: Any) -> None:
     losses = []
     for disturbed in (False, True):

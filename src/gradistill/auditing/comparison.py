@@ -19,6 +19,7 @@ import numpy as np
 
 from gradistill.auditing.per_example import (
     AGREEMENT,
+    CORRELATIONS,
     ON_WORDS,
     Columns,
     bounds_of,
@@ -123,7 +124,14 @@ def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Esti
     difference = bootstrap_statistic(
         lambda *both: statistic(*both[:count]) - statistic(*both[count:]), *a, *b, seed=seed
     )
+    if figure in CORRELATIONS:  # a correlation has no offset and no scale, which a swap would mix
+        a, b = ([_standardised(values) for values in side] for side in (a, b))
     return (difference, swap_p(statistic, a, b, seed=seed)) if np.isfinite(difference.value) else None
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    centred = values - values.mean()
+    return centred / spread if (spread := values.std()) > 0 else centred
 
 
 def _of_the_same(figure: str, ours: Columns, theirs: Columns) -> bool:

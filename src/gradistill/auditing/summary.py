@@ -283,7 +283,12 @@ def _verdict(figures: Mapping[str, Estimate], trained: Mapping[str, Sequence[str
     parts = []
     if "span" in figures:
         parts.append(f"predicts the teacher's tag for {percent(figures['label'].value)} of the words")
-        parts.append(f"predicts the teacher's spans with an F1 of {figures['span'].value:.2f}")
+        span = figures["span"].value
+        parts.append(
+            f"predicts the teacher's spans with an F1 of {span:.2f}"
+            if isfinite(span)
+            else "predicts no spans, and nor does the teacher"
+        )
     elif "exact_match" in figures:
         parts.append(
             f"agrees with its teacher on {percent(figures['label'].value)} of all labels, and on every label of "

@@ -165,7 +165,7 @@ def with_trained_on(figures: Mapping[str, Any], trained: Mapping[str, list[str]]
 def trained_on_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
     """What ``with_trained_on`` added: by name of a figure, the objectives that train on it.
 
-    Example: ``marks_of(json.loads(Path("runs/student/metrics.json").read_text())["loyalty"])``
+    Example: ``trained_on_of(json.loads(Path("runs/student/metrics.json").read_text())["loyalty"])``
     """
     return {
         name: entry[TRAINED_ON]
@@ -177,7 +177,7 @@ def trained_on_of(figures: Mapping[str, Any]) -> dict[str, list[str]]:
 def title_with_dagger(name: str, figure: Mapping[str, Any]) -> str:
     """The name of a figure, with a † if the student was trained on it.
 
-    Example: ``marked_name("response", {"value": 0.9, "trained_on": ["coalition_matching"]})``
+    Example: ``title_with_dagger("response", {"value": 0.9, "trained_on": ["coalition_matching"]})``
     """
     return name + f" {DAGGER}" * bool(figure.get(TRAINED_ON))
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from gradistill.data.arrow_tables import as_dataset, table_of, with_column
-from gradistill.data.overlap import texts_of
+from gradistill.data.overlap import normalised, texts_of
 from gradistill.data.tasks import Task
 from gradistill.errors import DataError
 
@@ -55,7 +55,7 @@ def _strata(rows: Dataset, task: Task) -> np.ndarray:
 def _groups(rows: Dataset, task: Task) -> list[list[int]]:
     groups: dict[tuple[str, ...], list[int]] = {}
     for row, texts in enumerate(texts_of(rows, task.text_columns)):
-        groups.setdefault(tuple(" ".join(text.casefold().split()) for text in texts), []).append(row)
+        groups.setdefault(tuple(map(normalised, texts)), []).append(row)
     return list(groups.values())
 
 

@@ -30,7 +30,7 @@ class AttributionMap(Objective):
     Maps have unit length and scores are not negative, so a view's L2 distance summed over tokens is in 0..2.
 
     Between models with different tokenizers the maps are of words (``WordScores``): |Σ signed attributions| over the
-    tokens of each word that both models read whole. ``average: tokens`` is then over such words of a batch.
+    tokens of each word that both models read whole. ``average: tokens`` is then over the words of a batch.
 
     Where each word has a label, a map explains one word's label by all tokens. The distance is the mean over ``words``
     words of each row, drawn in turns of the teacher's labels (``drawn_places``).

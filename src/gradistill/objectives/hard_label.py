@@ -44,7 +44,7 @@ class HardLabel(Objective):
             flags = torch.where(known.unsqueeze(1), batch.labels.to(logits), 0.0)
             losses = functional.binary_cross_entropy_with_logits(logits, flags, reduction="none")
             return batch.per_label(over_labels(losses) * known)
-        if logits.shape[1] == 1:
+        if logits.shape[-1] == 1:
             scores, gold = logits.squeeze(1), batch.labels.to(logits).view(-1)
             return batch.per_label((scores - torch.where(gold.isnan(), scores, gold)).square())
         return batch.per_label(cross_entropy(logits, batch))

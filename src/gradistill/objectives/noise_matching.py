@@ -20,8 +20,8 @@ class NoiseMatching(Objective):
     """``τ² · mean over copies of KL(p_t(E + ξ) ‖ p_s(E + ξ))`` at temperature τ, ξ noise on the embedding output.
 
     In a regression: the squared error of the predictions. To second order in the noise this equals the distance of the
-    two models' Jacobians (Srinivas and Fleuret 2018, section 3), without a second-order graph. Both models need equal,
-    frozen embeddings.
+    two models' Jacobians (Srinivas and Fleuret 2018, section 3), without a second-order graph. Both models need
+    equal embeddings. Frozen ones stay equal; copied ones that are trained do not, and then the noise differs too.
     """
 
     name: ClassVar[str] = "noise_matching"

@@ -19,7 +19,7 @@ from gradistill.signals.word_replacement import row_generator
 def passes_of_words(forward: ForwardPass, target: WordTarget) -> Sequence[ForwardPass]:
     """One view of ``forward`` for each word that ``target`` explains, with that word's logits as the text's logits.
 
-    The model does not run again. In a text with fewer words, the surplus ones explain the first token;
+    The model does not run again. In a text with fewer words, the surplus ones explain position 0;
     ``Batch.over_explained`` leaves them out.
     """
     key = (WordTarget, target.words, target.every_set)

@@ -81,7 +81,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def tokenization_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """A hash of everything that the tokens of a text depend on. It includes normalisation, pre-tokenization and the
-    truncation side, which ``of_tokenizer`` leaves out, since a store has the tokens themselves."""
+    truncation side, which ``tokenizer_hash`` leaves out, since a store has the tokens themselves."""
     parts: list[Any] = [tokenizer_hash(tokenizer), type(tokenizer).__name__, tokenizer.truncation_side]
     inner: Any = getattr(tokenizer, "backend_tokenizer", None)
     if inner is not None:

@@ -29,6 +29,7 @@ from gradistill.data.token_pool import token_pool
 from gradistill.data.windows import TEXT
 from gradistill.errors import TrainingError, first_line
 from gradistill.models.attention import second_order_attention
+from gradistill.models.device_map import placed
 from gradistill.models.probe import Probe, ProbedModel
 from gradistill.objectives import EpochProgress, ModelFacts, Pair, Term
 from gradistill.objectives.cross_tokenizer import check_cross_tokenizer_objectives
@@ -156,7 +157,7 @@ class DistillationTrainer(Trainer):
             self.model_accepts_loss_kwargs = True  # as loss_is_scaled_for_ga, before transformers had it
             if isinstance(teacher, nn.Module):
                 refuse_kind("teacher", teacher)
-                teacher = online_teacher(teacher.to(self.args.device), compute)
+                teacher = online_teacher(placed(teacher, self.args.device), compute)
             if teacher_facts is None and isinstance(teacher, OnlineTeacher):
                 teacher_facts = teacher.probe
             terms = smoothed(terms, self.args.label_smoothing_factor)
@@ -265,7 +266,8 @@ class DistillationTrainer(Trainer):
         if not self._sized:
             return None
         rows = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        of_an_epoch = max(1, math.ceil(len(self.train_dataset) / rows))  # pyright: ignore[reportArgumentType]
+        rounded = math.floor if self.args.dataloader_drop_last else math.ceil
+        of_an_epoch = max(1, rounded(len(self.train_dataset) / rows))  # pyright: ignore[reportArgumentType]
         return math.ceil(of_an_epoch * self.args.num_train_epochs)
 
     def _refuse_unknown_place(self, checkpoint: Path) -> None:
@@ -305,6 +307,7 @@ class DistillationTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, with the parameters and the result of ``Trainer.train``."""
         self._start = None
+        self._logged.clear()
         return super().train(*args, **kwargs)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:

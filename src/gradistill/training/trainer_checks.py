@@ -226,6 +226,12 @@ def refuse_strange_classes(batch: Batch, student: ModelFacts, terms: Iterable[Te
     gold = batch.labels
     if gold is None or gold.is_floating_point() or not any(map(_reads_labels, terms)):
         return
+    if student.labels == 1:
+        raise TrainingError(
+            "The labels of a batch are whole numbers, and the student predicts one score.",
+            expected="scores, which are floats",
+            remedy="cast them, for example dataset.cast_column('labels', Value('float32'))",
+        )
     strange = ((gold < 0) & (gold != UNLABELLED)) | (gold >= student.labels)
     if not strange.any():
         return
