@@ -284,7 +284,7 @@ def test_another_recipe_is_trained_anew_and_a_foreign_folder_is_left_alone(
         keep_models=False,
         set=[*QUICK, "training.epochs=2"],
     )
-    assert printed[0] == "0 of 1 students finished, 1 to train"
+    assert printed[0] == "0 of 2 students finished, 1 to train"
     assert not (
         tmp_path / "out" / "mine" / "2-layers" / "kd-0"
     ).exists()  # its line is kept, its weights are not

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -34,24 +36,24 @@ COMMANDS = (
 )  # fmt: skip
 
 
-class Said(NamedTuple):
+class Printed(NamedTuple):
     code: Any
     out: str
     err: str
 
 
-Type = Callable[..., Said]
+Type = Callable[..., Printed]
 
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: object) -> Said:
+    def run(*arguments: object) -> Printed:
         out, err = StringIO(), StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             code = exit_code(monkeypatch, arguments)
-        return Said(code, out.getvalue(), err.getvalue())
+        return Printed(code, out.getvalue(), err.getvalue())
 
     return run
 
@@ -277,6 +279,19 @@ def test_an_interrupt_shows_how_to_go_on(
     assert "The same command goes on" in printed.err
 
 
+def test_sigterm_ends_a_command_with_a_message(
+    small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(distill, "distill", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        printed = typed(*distilling()(small, tmp_path))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert printed.code == 143
+    assert "ended by SIGTERM. The same command goes on from what was saved." in printed.err
+
+
 def test_an_interrupted_audit_begins_anew(
     small: Any, tmp_path: Path, typed: Type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +329,9 @@ def test_signals_are_written_shown_used_listed_and_deleted(small: Any, typed: Ty
     used = typed("distill", *chosen, "--epochs", 1, "--signals", at, "--output", tmp_path / "run")
     assert used.code == 0, used.err
     assert f"teacher signals: from {at}" in used.out
+    idle = typed("signals", "list", tmp_path / "stores", "--data", "rows", "--repair")
+    assert idle.code == 2
+    assert "--data was given with gradistill signals list, which writes no store" in idle.err
     listed = typed("signals", "list", tmp_path / "stores")
     assert "one" in listed.out
     assert "gkd" in listed.out

@@ -27,6 +27,7 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.cli.app import app
 from gradistill.commands.audit import AuditChoice, audit
 from gradistill.commands.audit_model import AuditModel
+from gradistill.commands.audit_models import AuditModels
 from gradistill.commands.text_predictor import load_predictor
 from gradistill.data import Collator, DataChoice, encode, load_splits, read_splits
 from gradistill.data.changed_copies import Copy
@@ -478,6 +479,9 @@ def test_a_teacher_in_a_prompt(small: Any, decoder: Path, tmp_path: Path) -> Non
     assert found["teacher"]["template"] == found["settings"]["prompt of the teacher"] == template
     (row, *_) = examples(tmp_path / "out")
     assert [row["texts"][0][w["start"] : w["end"]] for w in row["words"]] == row["texts"][0].split()
+    loaded = AuditModels.load(PromptedTeacher(str(decoder), template), [student], student)
+    assert loaded.reference is not None
+    assert loaded.reference.template == template  # a second teacher reads as the first does
     predicted = load_predictor(PromptedTeacher(student, "{text} . a film"))(["a very dull one"])
     assert predicted.tolist() == load_predictor(student)(["a very dull one . a film"]).tolist()
     with pytest.raises(RecipeError, match=r"cannot be used: it holds \{words\}"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+import yaml
 from transformers import TrainerCallback
 from typer.testing import CliRunner
 
@@ -23,8 +25,15 @@ from gradistill.commands.explain import explain
 from gradistill.commands.finetune import finetune
 from gradistill.commands.signal_stores import StoreChoice, describe
 from gradistill.commands.store_signals import store_signals
-from gradistill.commands.text_lengths import LONGEST_BY_DEFAULT, new_length, task_length, trained_length
+from gradistill.commands.text_lengths import (
+    LONGEST_BY_DEFAULT,
+    new_length,
+    task_length,
+    trained_length,
+    trained_windows,
+)
 from gradistill.data import DataChoice
+from gradistill.data.windows import Windows
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.loaded_model import LoadedModel
 from gradistill.recipe import Recipe, load_recipe
@@ -82,6 +91,17 @@ def test_a_run_records_its_length_and_how_many_texts_are_cut(late: Any, tmp_path
         (tmp_path / "recipe.yaml").write_text(other)
         assert trained_length(tmp_path) is None
     assert trained_length("") is trained_length("some/hub-id") is None
+
+
+def test_a_model_from_the_hub_has_the_windows_of_its_recipe(late: Any, tmp_path: Path) -> None:
+    """``push`` sends no metrics.json."""
+    shutil.copytree(late[0], tmp_path / "here", ignore=shutil.ignore_patterns("metrics.json"))
+    assert trained_windows(tmp_path / "here") is None
+    recipe = yaml.safe_load((tmp_path / "here" / "recipe.yaml").read_text())
+    recipe["training"] |= {"windows": "mean", "window_overlap": 8}
+    (tmp_path / "here" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert trained_windows(tmp_path / "here") == Windows("mean", 8)
+    assert trained_length(tmp_path / "here") == LONG
 
 
 def test_an_audit_takes_the_length_of_the_teacher(late: Any, tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_what_a_model_needs_is_sent_and_nothing_else(folder: Path, hub: type[Hub
     assert "private" in json.dumps(created[0])
 
 
+def test_an_adapter_is_sent_with_its_weights_and_a_folder_without_weights_is_refused(
+    folder: Path, hub: type[Hub]
+) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {*module.push(folder, "me/lora")["files"]}
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ModelError):
+        module.push(folder, "me/lora")
+
+
 def test_a_license_stands_in_a_card_without_front_matter_too(folder: Path, hub: type[Hub]) -> None:
     (folder / "README.md").write_text("# My model\n", encoding="utf-8")
     module.push(folder, "me/student", license="mit")

@@ -14,7 +14,9 @@ from gradistill.batch import Batch
 from gradistill.cli.options import LoadingOptions
 from gradistill.commands.audit import audit
 from gradistill.commands.audit_choice import AuditChoice
+from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.distill import distill
+from gradistill.commands.export_cost import CostedModel
 from gradistill.commands.signal_stores import StoreChoice, StoreSettings
 from gradistill.commands.store_signals import store_signals
 from gradistill.errors import ModelError, RecipeError, StoreError
@@ -124,6 +126,10 @@ def test_an_audit_leaves_the_gradients_of_such_a_teacher_out(
     assert any(
         "need gradients, and the teacher is a PyTorch model in bfloat16" in w for w in found["warnings"]
     )
+    loaded = AuditModel.load(str(decoders["qwen2"]), "teacher", "teacher", loading=TeacherLoading("bfloat16"))
+    costed = CostedModel.of("teacher", loaded)
+    assert costed is not None
+    assert costed.size()["parameters"] > 0  # it has no gradients, and a size
     with pytest.raises(RecipeError, match="is given for a function"):
         audit(
             lambda texts: np.full((len(texts), 2), 0.5), [pair], {"validation": rows}, tmp_path / "no", choice

@@ -217,7 +217,8 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["nowhere", "./a/b", "../a", "a/train.csv", "a/b/c", "/a", "", "a\0b/c", "x" * 5000]
+    "source",
+    ["nowhere", "./a/b", "../a", "a/train.csv", "a/b/c", "/a", "", "a\0b/c", "x" * 5000, "a/rows.xlsx"],
 )
 def test_a_source_that_does_not_exist(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -252,6 +252,15 @@ def test_a_label_that_other_tools_write_for_none_is_a_doubt(nothing: str) -> Non
     assert any(f"'{nothing}' is read as a label" in warning for warning in found.splits.warnings)
 
 
+def test_minus_one_next_to_zero_is_a_doubt(tmp_path: Path) -> None:
+    """The hub writes it for hidden labels."""
+    label = lambda k: -1 if k % 9 == 0 else k % 2  # noqa: E731
+    found = proposed(rows(text=text, label=label), kind="classes")
+    assert any(warning.startswith("-1 is read as a class") for warning in found.splits.warnings)
+    signs = proposed(rows(text=text, label=lambda k: (-1, 1)[k % 2]), kind="classes")
+    assert not any("-1" in warning for warning in signs.splits.warnings)
+
+
 def test_versions_that_come_again_are_classes() -> None:
     versions = ("1.2", "1.3", "1.4", "1.5", "2.0.1")
     found = proposed(rows(text=text, version=lambda k: versions[k % 5]), label_column="version")

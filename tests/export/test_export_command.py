@@ -134,6 +134,19 @@ def test_limits_give_the_exit_code(exported: tuple[Path, Any, str]) -> None:
     assert max(len(line) for line in tables if not line.startswith("written to")) <= 80
 
 
+def test_a_costed_model_is_timed_at_its_own_length() -> None:
+    """A teacher that reads a prompt needs more tokens than its student."""
+    words = tokenizer(WORDS)
+    costed = [
+        export_cost.CostedModel("teacher", words, build("bert"), max_length=9),
+        export_cost.CostedModel("student", words, build("bert")),
+    ]
+    lengths = [
+        model.timed([(" ".join(WORDS[:20]),)], 5).batches[1][0]["input_ids"].shape[1] for model in costed
+    ]
+    assert lengths == [9, 5]
+
+
 def test_figures_and_costs(exported: tuple[Path, Any, str]) -> None:
     found = json.loads((exported[0] / "export.json").read_text())
     assert found["parity"]["data"]["rows"] == 10

@@ -122,8 +122,9 @@ def test_the_data_section():
         "rows": {"train": 3576, "validation": 500},
         "text_columns": ["a", "b"],
     }
-    texts = {"max_length": 128, "train": {"rows": 64}, "validation": {"rows": 500}}
-    text = model_card(_facts(data=data, texts=texts))
+    texts = {"max_length": 128, "train": {"rows": 320}, "validation": {"rows": 500}}  # rows with their copies
+    recipe = {"training": {"max_train_rows": 64, "augment": 4}}
+    text = model_card(_facts(data=data, texts=texts, recipe=recipe))
     assert (
         "mrpc, text from a and b. Rows: train 64 of 3,576, validation 500. Texts are cut at 128 tokens."
         in text

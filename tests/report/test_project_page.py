@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from gradistill.report.project_page import project_page
 from report.audits import assessed, estimate
@@ -17,6 +18,18 @@ def test_figures_of_the_training_run_have_its_floor() -> None:
     assert "Floor: the student with a random head" in project_page(
         found | {"audit": assessed()}, "tickets", [], {}
     )
+
+
+def test_the_commands_on_a_projects_page_suit_its_rows() -> None:
+    def page(**of_student: Any) -> str:
+        found = {"audit": None, "teacher": {}, "student": {"loyalty": {}, **of_student}, "stages": {}}
+        return project_page(found, "tickets", [], {})
+
+    assert '"a text of yours"</pre>' in page(data={"text_columns": ["text"]})
+    assert '"a text of yours" "its second text"</pre>' in page(data={"text_columns": ["a", "b"]})
+    tags = page(eval={"span_f1": 0.5})
+    assert "predicted.jsonl" in tags
+    assert "gradistill explain" not in tags
 
 
 def test_a_project_names_the_checks_that_do_not_pass() -> None:

@@ -257,12 +257,12 @@ def cells(plan: BenchPlan) -> Iterator[Cell]:
 def recipe_of(plan: BenchPlan, task_name: str, method_name: str, layers: int, seed: int) -> Recipe:
     task, method, authors = plan.tasks[task_name], plan.methods[method_name], plan.settings == "authors"
     defaults = (*(() if authors else KEEP_LAST), f"training.seed={seed}", f"student.layers={layers}")
-    recipe = load_recipe(
-        method.method,
-        task=task.task,
-        changes=(*defaults, *plan.set, *task.set, *method.set, *task.method_set.get(method_name, ())),
-        authors_settings=authors,
-    )
+    changes = (*defaults, *plan.set, *task.set, *method.set, *task.method_set.get(method_name, ()))
+    try:
+        recipe = load_recipe(method.method, task=task.task, changes=changes, authors_settings=authors)
+    except RecipeError as error:
+        what = f"the method {method_name!r} on {task_name!r}: {error.what}"
+        raise RecipeError(what, expected=error.expected, remedy=error.remedy) from error
     if recipe.training.seed != seed or recipe.student.layers not in (layers, None):
         raise RecipeError(
             f"the changes of {method.method!r} on {task_name!r} set its seed or its depth",

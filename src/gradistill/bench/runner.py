@@ -108,7 +108,7 @@ class Bench:
         wanted = list(cells(self.plan))
         try:
             self._teach(wanted)
-            self._train([cell for cell in wanted if cell.task in self.tasks])
+            self._train(wanted)
         finally:
             comparison = self._report(wanted)
         if self.plan.predictions:
@@ -133,7 +133,8 @@ class Bench:
                 self.tasks[name] = task_with_best_teacher(self.plan, name, self.output, rows[name])
 
     def _train(self, wanted: Sequence[Cell]) -> None:
-        wanted = with_lengths(wanted, self.tasks)
+        count = len(wanted)
+        wanted = with_lengths([cell for cell in wanted if cell.task in self.tasks], self.tasks)
         for cell in wanted:
             task = self.tasks[cell.task]
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
@@ -142,7 +143,7 @@ class Bench:
             if line.get("fingerprint") == earlier_fingerprint(cell, inputs):
                 line["fingerprint"] = mark
         left = [cell for cell in wanted if not self._is_done(cell)]
-        logger.info(f"{len(wanted) - len(left)} of {len(wanted)} students finished, {len(left)} to train")
+        logger.info(f"{len(wanted) - len(left)} of {count} students finished, {len(left)} to train")
         # A store holds the signals of all methods, also of finished cells, so the store of an earlier call fits.
         stores = {
             (name, texts): Prerequisite(partial(self._stored, name, texts, group))

@@ -30,8 +30,13 @@ def push(
     write(f"{len(planned['files'])} files, {planned['bytes'] / 1e6:.1f} MB: {', '.join(planned['files'])}")
     if dry_run:
         return
-    if not (yes or confirmed(f"Send them to {repo} ({'public' if public else 'private'})?")):
+    if not (yes or confirmed(f"Send them to {repo}? {_visibility(public)}")):
         write("nothing was sent")
         raise typer.Exit(1)
     sent = pushed(folder, repo, private=not public, license=license)
     write_result(f"sent to {sent['url']}")
+
+
+def _visibility(public: bool) -> str:
+    kind = "public" if public else "private"
+    return f"A new repository will be {kind}; one that exists stays public or private as it is."

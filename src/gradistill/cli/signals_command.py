@@ -78,7 +78,13 @@ def signals(
     """Write the teacher signals that a recipe needs into a store; or show, list and delete stores."""
     log.set_up()
     if existing.action is not None:
-        return _managed(existing.action, existing)
+        given = {"--teacher": teacher, "--data": data.data, **written.held}
+        named = {
+            "--output": written.output,
+            "--write-texts": written.write_texts,
+            "--encoding": written.encoding,
+        }
+        return _managed(existing.action, existing, {**given, **named, "--repair": written.repair or None})
     from gradistill.commands import store_signals as command
     from gradistill.commands.signal_stores import DEFAULT_ENCODING, StoreSettings
 
@@ -129,10 +135,16 @@ def _given(option: str, value: str | None) -> str:
     return value
 
 
-def _managed(action: str, existing: StoreAction) -> None:
+def _managed(action: str, existing: StoreAction, of_writing: dict[str, Any]) -> None:
     from gradistill.commands.signal_stores import check
     from gradistill.errors import RecipeError
 
+    if idle := [name for name, value in of_writing.items() if value is not None]:
+        raise RecipeError(
+            f"{idle[0]} was given with gradistill signals {action}, which writes no store",
+            expected=f"gradistill signals {action} FOLDER",
+            remedy=f"leave {idle[0]} out",
+        )
     folder, verify = existing.folder, known_verification(existing.verify)
     one_of("gradistill signals", action, ("show", "list", "delete"))
     if action == "list":

@@ -24,6 +24,7 @@ from gradistill.commands.text_lengths import (
     trained_windows,
 )
 from gradistill.data import Task
+from gradistill.data.prompt_template import PromptedTeacher
 from gradistill.data.windows import Windows
 from gradistill.errors import ModelError, RecipeError
 from gradistill.models.random_head import has_head
@@ -81,6 +82,8 @@ class AuditModels:
     ) -> AuditModels:
         """Load all models. Raises ModelError for models that cannot be loaded."""
         names = _short_names([source_name(student) for student in students])
+        if isinstance(teacher, PromptedTeacher) and isinstance(reference, str):  # made as the teacher was
+            reference = PromptedTeacher(reference, teacher.template)
         return cls(
             AuditModel.load(teacher, "teacher", source_name(teacher), tokens=True, loading=loading),
             [

@@ -227,7 +227,10 @@ def _attributed(
 
 
 def _named_label(model: PreTrainedModel, label: str) -> int:
-    by_name = {name.casefold(): k for k, name in label_names(model).items()}
+    exact = {name: k for k, name in label_names(model).items()}
+    if label in exact:
+        return exact[label]
+    by_name = {name.casefold(): k for name, k in exact.items()}
     if label.casefold() not in by_name:
         raise RecipeError(
             f"the model has no label {label!r}",

@@ -195,7 +195,9 @@ class _Job:
 
     def _costs(self, predictors: Mapping[str, Any]) -> dict[str, Any]:
         """Sizes, and times on the rows, of all models."""
-        costed = [] if self.teacher is None else [CostedModel.of("teacher", self.teacher)]
+        costed = []
+        if self.teacher is not None:
+            costed.append(CostedModel.of("teacher", self.teacher, _length_of(self.teacher, self.max_length)))
         costed.append(CostedModel.of("student", self.original))
         graphs = [name for name in ("onnx", "int8") if name in predictors]
         costed += [CostedModel(name, self.tokenizer, file=predictors[name].file) for name in graphs]

@@ -36,6 +36,7 @@ from gradistill.export.cost import (
 )
 from gradistill.export.onnx_export import weight_bytes
 from gradistill.export.peak_memory import peak_memory_mb
+from gradistill.models.device_map import is_spread
 from gradistill.models.loading import without_file_bars
 
 logger = logging.getLogger(__name__)
@@ -46,21 +47,34 @@ TIMED_ROWS = {SINGLE: 100, BATCH: 320}
 
 @dataclass(frozen=True)
 class CostedModel:
-    """A model to measure: a PyTorch classifier (``model``), or an ONNX ``file``."""
+    """A model to measure: a PyTorch classifier (``model``), or an ONNX ``file``.
+
+    ``max_length``: the length at which this model reads texts, where it is not that of all.
+    """
 
     name: str
     tokenizer: PreTrainedTokenizerBase
     model: Any = None
     file: Path | None = None
+    max_length: int | None = None
 
     @classmethod
-    def of(cls, name: str, given: AuditModel) -> CostedModel | None:
-        """The costed model of a loaded model; None for a function, which has no size here, and for several models."""
+    def of(cls, name: str, given: AuditModel, max_length: int | None = None) -> CostedModel | None:
+        """The costed model of a loaded model, moved to the CPU. None for a function, which has no size here, for
+        several models, and for one that is spread over devices."""
         predictor = given.predictor
         if isinstance(predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
             return None
-        file = predictor.file if isinstance(predictor, OnnxPredictor) else None
-        return cls(name, predictor.tokenizer, given.model, file)
+        if isinstance(predictor, OnnxPredictor):
+            return cls(name, predictor.tokenizer, file=predictor.file, max_length=max_length)
+        model = (
+            predictor.model if given.model is None else given.model
+        )  # one in narrow numbers is its predictor's
+        return (
+            None
+            if is_spread(model)
+            else cls(name, predictor.tokenizer, model.to("cpu").eval(), None, max_length)
+        )
 
     def size(self) -> dict[str, Any]:
         """``bytes`` on disk, and ``parameters`` and ``embeddings`` of a PyTorch model."""
@@ -70,11 +84,12 @@ class CostedModel:
 
     def timed(self, texts: Sequence[Texts], max_length: int) -> TimedModel:
         """The model and its batches of these texts, ready to be timed."""
+        length = self.max_length or max_length
         runner = torch_runner(self.model.eval()) if self.file is None else onnx_runner(self.file)
         texts_by_size = {size: texts[:most] for size, most in TIMED_ROWS.items()}
         batches = {
             size: [
-                model_inputs(part[k : k + size], self.tokenizer, max_length)
+                model_inputs(part[k : k + size], self.tokenizer, length)
                 for k in range(0, max(len(part) - size, 0) + 1, size)
             ]
             for size, part in texts_by_size.items()
@@ -114,13 +129,9 @@ def measured_costs(
 
 
 def audit_costs(models: AuditModels, texts: Sequence[Texts], max_length: int) -> dict[str, Any]:
-    """The costs of the models of an audit on the CPU. Models are moved there; functions and means are left out."""
-    costed = []
-    for name, model in (("teacher", models.teacher), *zip(models.names, models.students, strict=True)):
-        if model.model is not None:
-            model.model.to("cpu").eval()  # pyright: ignore[reportArgumentType]
-        if (measured := CostedModel.of(name, model)) is not None:
-            costed.append(measured)
+    """The costs of the models of an audit on the CPU (``CostedModel.of``)."""
+    named = (("teacher", models.teacher), *zip(models.names, models.students, strict=True))
+    costed = [measured for name, model in named if (measured := CostedModel.of(name, model)) is not None]
     return measured_costs(costed, texts, max_length, memory=False)
 
 

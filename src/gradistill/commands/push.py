@@ -20,7 +20,8 @@ from gradistill.recipe.recipe_files import read_keys
 from gradistill.report.model_card import public_recipe, yaml_text
 
 SENT = (
-    "README.md", "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
+    "README.md", "config.json", "adapter_config.json", "adapter_model.safetensors", "model.safetensors",
+    "model-*.safetensors", "model.safetensors.index.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "spiece.model", "tokenizer.model", "added_tokens.json", "chat_template.jinja", "recipe.yaml", "export.json",
     "onnx/*.onnx", "onnx/*.onnx_data", "onnx/*.onnx.data",
@@ -128,6 +129,12 @@ def _files(folder: Path) -> list[Path]:
             f"{folder} has no {CARD}",
             expected="a folder with a model card: a run folder, or an export",
             remedy=f"write {CARD}, or distil into a new folder",
+        )
+    if not any(file.suffix in (".safetensors", ".onnx") for file in sent):
+        raise ModelError(
+            f"none of the files of {folder} that would be sent holds weights",
+            expected="safetensors or ONNX files",
+            remedy="save the model as transformers, peft or gradistill export do",
         )
     return sent
 

@@ -24,7 +24,7 @@ from gradistill.commands.live_source import LiveSource, word_maps
 from gradistill.commands.loyalty_sample import FLOOR_ROWS, response_of
 from gradistill.commands.mean_source import MeanSource
 from gradistill.commands.row_sample import WORD_POOL_ROWS, drawn_rows
-from gradistill.commands.run_record import described
+from gradistill.commands.run_record import described, shown_name
 from gradistill.commands.task_run import TaskRun
 from gradistill.commands.training_run import EncodedRows, Run
 from gradistill.data import Collator, compute_metrics, encode
@@ -199,11 +199,13 @@ class RawTextRun(TaskRun):
         }
 
     def described(self, output: Path) -> dict[str, Any]:
-        models, name = super().described(output), Path(self.source.name).name
+        models, name = super().described(output), self.source.name
         if isinstance(self.source, LiveSource):
             reader = self.source.reader
             return models | {"teacher": described(reader.model, name, reader.probe)}
-        return models | {"teacher": {"name": name, "layers": None, "hidden": None, "parameters": None}}
+        return models | {
+            "teacher": {"name": shown_name(name), "layers": None, "hidden": None, "parameters": None}
+        }
 
 
 def no_near_words(kind: str) -> RecipeError:

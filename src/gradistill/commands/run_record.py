@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,9 +17,16 @@ from gradistill.models.probe import Probe
 from gradistill.package_versions import package_versions
 
 
+def shown_name(name: str) -> str:
+    """A model's name in records: of a path its last part, of a hub id the whole."""
+    return (
+        name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else Path(name).name
+    )
+
+
 def described(model: PreTrainedModel, name: str, probe: Probe) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"name": Path(name).name, "layers": probe.layers, "hidden": probe.width, "parameters": parameters}
+    return {"name": shown_name(name), "layers": probe.layers, "hidden": probe.width, "parameters": parameters}
 
 
 def timing(signal_seconds: float, train_seconds: float, examples: float) -> dict[str, float]:

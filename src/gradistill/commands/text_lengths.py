@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from gradistill.data.windows import OVERLAP, Windows
 from gradistill.errors import ModelError, RecipeError
 from gradistill.recipe import TrainingSettings
 from gradistill.recipe.recipe_files import read_keys
+from gradistill.recipe.schema import recipe_part
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,17 @@ def trained_length(name: str | Path) -> int | None:
     if isinstance(texts, dict) or exported:
         length: Any = (texts if isinstance(texts, dict) else exported).get("max_length")
     else:  # no run, or one of an earlier version; a model without a folder has no name
-        length = _of_recipe(Path(name) / RECIPE) if str(name) else None
+        length = _training_of(Path(name) / RECIPE).get("max_length") if str(name) else None
     return length if isinstance(length, int) and length > 0 else None
 
 
 def trained_windows(name: str | Path) -> Windows | None:
-    """The windows for long texts that a run or an export recorded in the model's folder; None if it cuts texts."""
-    return Windows.of(texts) if (texts := recorded_texts(name)) else None
+    """The windows for long texts that a run or an export recorded in the model's folder, or else those of its recipe;
+    None if it cuts texts."""
+    texts = recorded_texts(name)
+    if not texts and str(name) and not (record_of(name) or export_record(name)):  # as downloaded from the hub
+        texts = _training_of(Path(name) / RECIPE)
+    return Windows.of(texts) if texts else None
 
 
 def recorded_texts(name: str | Path) -> dict[str, Any]:
@@ -130,12 +135,12 @@ def _no_windows(pool: str, what: str) -> RecipeError:
     )
 
 
-def _of_recipe(file: Path) -> Any:
-    """The ``max_length`` in a ``recipe.yaml``, which even the first version wrote; None if the file is another one."""
+def _training_of(file: Path) -> Mapping[str, Any]:
+    """The settings of training in a ``recipe.yaml``, which even the first version wrote; empty in another file."""
     try:
-        return read_keys(file, "recipe", "keys")["training"]["max_length"] if file.is_file() else None
-    except (RecipeError, KeyError, TypeError, RecursionError):
-        return None
+        return recipe_part(read_keys(file, "recipe", "keys"), "training") if file.is_file() else {}
+    except (RecipeError, RecursionError):
+        return {}
 
 
 def task_length(wanted: int | None, tokenizer: PreTrainedTokenizerBase, readers: Sequence[TextModel]) -> int:

@@ -91,13 +91,16 @@ class TokenRun(TaskRun):
             loyal = replace(
                 self._loyalty(predictions_by_owner["student"], predictions_by_owner["teacher"]), floors=before
             ).as_dict()
-        judged = "teacher" if "teacher" in predictions_by_owner else "student"
-        doubt = self._doubt(metrics[judged], judged if loyal else "model")
+        doubts = [
+            doubt
+            for owner in ("teacher", "student")
+            if owner in metrics and (doubt := self._doubt(metrics[owner], owner if loyal else "model"))
+        ]
         return {
             "eval": metrics["student"],
             "teacher_eval": metrics.get("teacher"),
             "loyalty": loyal,
-            "warnings": [*self.splits.warnings, *([doubt] if doubt else [])],
+            "warnings": [*self.splits.warnings, *doubts[:1]],
         }
 
     def tested(self, test: Dataset | None) -> dict[str, Any]:

@@ -308,6 +308,11 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             f"{name!r} is read as a label. If it means that there is no label, leave these cells blank; "
             "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
         )
+    if task.kind == "classes" and {"-1", "0"} <= set(map(label_key, task.labels or ())):
+        yield (
+            "-1 is read as a class of its own, next to 0. If it marks hidden labels, leave these cells blank; "
+            "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
+        )
     if task.labels is None and label in table.commas and _are_thousands(written := table.as_written(label)):
         yield (
             f"the scores are read with a decimal comma, {written[0]} as {table.columns[label][0]}. If it groups "

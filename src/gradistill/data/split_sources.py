@@ -132,11 +132,16 @@ def _opened(source: Source, wanted: Wanted) -> _SplitReaders | Callable[[], Tabl
     return _hub(source)
 
 
+_OTHER_FILES = {".xlsx", ".xls", ".ods", ".txt", ".zip", ".docx", ".pdf", ".feather", ".arrow", ".pkl"}
+"""Endings of files that cannot be read; a name with one is no hub id."""
+
+
 def refuse_missing(source: Source) -> None:
     """Raise DataError for a path that does not exist and is not a hub id."""
     if not is_path(source) or Path(text := path_text(source)).exists():
         return
-    if ending_of(Path(text)) or not _HUB_ID.fullmatch(text):
+    ending = Path(text).suffix.lower()
+    if ending_of(Path(text)) or ending in _OTHER_FILES or not _HUB_ID.fullmatch(text):
         raise DataError(
             f"There is no file or folder {text!r}.",
             expected=f"a folder with train and validation files ({LISTED}), one such file, a folder of "

@@ -23,6 +23,7 @@ from gradistill.data.tasks import metric_title
 from gradistill.errors import GradistillError
 from gradistill.printing import printable
 from gradistill.recipe.checkpoint_choice import keeps_best
+from gradistill.recipe.schema import recipe_part
 from gradistill.recipe.secrets import redacted
 from gradistill.report.run_summary import role_of
 
@@ -85,7 +86,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         tested=_metric_rows(facts, "test"),
         warnings=list(facts.get("warnings") or ()),
         overlap=overlap_sentence(facts.get("overlap")),
-        data=_data(facts.get("data"), facts.get("texts")),
+        data=_data(facts.get("data"), facts.get("texts"), recipe_part(facts.get("recipe"), "training")),
         loyalty=[_loyalty_row(name, part, meanings.get(name)) for name, part in loyalty.items()],
         published=kind == "classes" and "label" in loyalty,
         of_words=kind == "tokens",
@@ -265,18 +266,20 @@ def _results(facts: Mapping[str, Any], scores: Mapping[str, float]) -> list[dict
     return [{"name": name, "results": [result]}]
 
 
-def _of_split(split: str, there: int, read: Mapping[str, Any] | None) -> str:
-    """The name of a split with its number of rows; with ``max_train_rows`` also the number that was trained on."""
-    read_rows = (read or {}).get("rows", there)
-    return f"{split} {read_rows:,} of {there:,}" if read_rows < there else f"{split} {there:,}"
+def _of_split(split: str, there: int, most: int | None) -> str:
+    """The name of a split with its number of rows, and of those of them that were trained on if that is limited."""
+    return f"{split} {most:,} of {there:,}" if most is not None and most < there else f"{split} {there:,}"
 
 
-def _data(data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _data(
+    data: Mapping[str, Any] | None, texts: Mapping[str, Any] | None, training: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """The source of the rows, their number in each split, and how long texts are read."""
     if not data:
         return None
+    most = {"train": training.get("max_train_rows")}
     rows = ", ".join(
-        _of_split(split, count, (texts or {}).get(split)) for split, count in (data.get("rows") or {}).items()
+        _of_split(split, count, most.get(split)) for split, count in (data.get("rows") or {}).items()
     )
     columns = " and ".join(data.get("text_columns") or ())
     return {"source": data.get("source"), "rows": rows, "columns": columns, "reading": _reading(texts or {})}

@@ -76,6 +76,8 @@ def project_page(
             (key, public_name(str(value))) for key, value in settings.items() if value not in (None, "")
         ],
         rows=_rows(student),
+        tags="span_f1" in (student.get("eval") or {}),
+        pairs=len((student.get("data") or {}).get("text_columns") or ()) == 2,
         versions=list((student.get("versions") or {}).items()),
     )
 
