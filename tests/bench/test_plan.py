@@ -219,6 +219,23 @@ def test_descriptions_change_no_fingerprint_and_a_checkpoint_counts_by_its_conte
     assert marks[0] == marks[1] != marks[2]
 
 
+def test_labels_may_be_numbers_and_columns_may_have_blanks_after_commas(tmp_path: Path) -> None:
+    task = {
+        "data": "rows",
+        "positive": 1,
+        "teacher": "t",
+        "label_map": {0: "LABEL_1"},
+        "text_columns": "a, b",
+    }
+    plan = read_plan(written(tmp_path, tasks={"mine": task}))
+    mine = plan.tasks["mine"]
+    assert (mine.positive, dict(mine.label_map or {}), mine.text_columns) == (
+        "1",
+        {"0": "LABEL_1"},
+        ("a", "b"),
+    )
+
+
 def test_shipped_suites_can_be_run() -> None:
     plan = read_plan(suite("glue"))
     assert plan.tasks["mnli"].data == "glue/mnli"

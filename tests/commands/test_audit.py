@@ -393,6 +393,8 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
     ):
         with pytest.raises(RecipeError, match=remedy):
             AuditChoice(limits={"label_loyalty": limit})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(RecipeError, match="a limit for student_infidelity, of which less is better"):
+        AuditChoice(limits={"student_infidelity": 0.5})
     assert AuditChoice(limits={"response_slope": 1.05, "label": 1}).limits["response_slope"] == 1.05
     with pytest.raises(GradistillError, match="nowhere"):
         audit(two, [two], small.choice("two"), tmp_path / "a", AuditChoice(split="nowhere"))

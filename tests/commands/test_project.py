@@ -289,9 +289,9 @@ def test_a_label_may_be_called_like_a_secret(project: Path) -> None:
     changed(
         project,
         "validation_share: 0.3",
-        "validation_share: 0.3, label_map: {password: LABEL_0, token: LABEL_1}",
+        "validation_share: 0.3, label_map: {password: LABEL_0, 1: LABEL_1}",
     )
-    assert dict(read_project(project).data.label_map or {}) == {"password": "LABEL_0", "token": "LABEL_1"}
+    assert dict(read_project(project).data.label_map or {}) == {"password": "LABEL_0", "1": "LABEL_1"}
 
 
 def test_a_project_in_the_folder_of_its_data_reads_no_output_and_knows_its_splits(

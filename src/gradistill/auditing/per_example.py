@@ -57,6 +57,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The figures of an audit, by group."""
 
+LESS_IS_BETTER = (
+    "teacher_sufficiency", "student_sufficiency", "teacher_infidelity", "student_infidelity",
+    "teacher_max_sensitivity", "student_max_sensitivity",
+)  # fmt: skip
+"""Figures that cannot have a lower limit."""
+
 CHALLENGE = "challenge"
 """The group of an audit's second split. Its figures have the same names as those of the first split."""
 

@@ -21,7 +21,7 @@ from gradistill.errors import RecipeError, nearest
 from gradistill.io import digest
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import DESCRIPTIONS, OneOrMany, Strict, refusal, refuse_truth_values
+from gradistill.recipe.schema import DESCRIPTIONS, Label, OneOrMany, Strict, refusal, refuse_truth_values
 from gradistill.recipe.secrets import without_secrets
 
 KEEP_LAST = (
@@ -91,8 +91,8 @@ class TaskPlan(Strict):
     )
     validation_seed: int = Field(default=0, description="random seed of validation_share")
     teacher: str | None = Field(default=None, description="an existing fine-tuned teacher")
-    positive: str | None = Field(default=None, description="the positive class for F1, with two classes")
-    label_map: dict[str, str] | None = Field(
+    positive: Label | None = Field(default=None, description="the positive class for F1, with two classes")
+    label_map: dict[Label, Label] | None = Field(
         default=None, description="the given teacher's output for each label of the data"
     )
     layers: tuple[int, ...] | None = None

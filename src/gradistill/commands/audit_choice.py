@@ -10,7 +10,7 @@ from gradistill.auditing.faithfulness import BEAM
 from gradistill.auditing.function_predictor import PredictFunction
 from gradistill.auditing.methods import Method
 from gradistill.auditing.methods.gradient_x_input import GradientXInput
-from gradistill.auditing.per_example import GROUPS
+from gradistill.auditing.per_example import GROUPS, LESS_IS_BETTER
 from gradistill.commands.figure_limits import check_limits
 from gradistill.data.marked_spans import Units
 from gradistill.errors import RecipeError, check_one_of, check_whole_numbers
@@ -94,6 +94,12 @@ class AuditChoice:
                 remedy='write them so: watched=("monday", "new york")',
             )
         check_limits(self.limits, loyalties, others, owner="audit")
+        if lower := [name for name in self.limits if name in LESS_IS_BETTER]:
+            raise RecipeError(
+                f"a limit for {lower[0]}, of which less is better",
+                expected="a figure that must not be below its limit",
+                remedy=f"leave it out: {lower[0]} is in audit.json",
+            )
         self._check_idle_parts()
 
     def _check_idle_parts(self) -> None:

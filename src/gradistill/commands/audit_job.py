@@ -220,13 +220,17 @@ def _settings(choice: AuditChoice, models: AuditModels) -> dict[str, Any]:
         "prompt of the teacher": models.teacher.template,
         "split": choice.split, "seed": choice.seed, "max_length": choice.max_length, "rationale": choice.rationale,
         "challenge": choice.challenge, "watched words": ", ".join(choice.watched) or None,
-        "slices": ", ".join(choice.slices) or None,
-        "rows for faithfulness": choice.faithfulness_rows, "beam for faithfulness": choice.beam,
-        "rows for perturbations": choice.perturbed_rows,
-        "rows for response loyalty and flips": choice.response_rows, "rows for Shapley values": choice.shapley_rows,
-        "pairs of permutations for Shapley values": choice.shapley_pairs,
-        ROWS_ASKED: choice.expected_gradients_rows, "rows for floors": choice.floor_rows,
+        "slices": ", ".join(choice.slices) or None, "rows for floors": choice.floor_rows,
     }  # fmt: skip
+    if not models.teacher.token_labels:  # taggers have none of these parts
+        settings |= {
+            "rows for faithfulness": choice.faithfulness_rows, "beam for faithfulness": choice.beam,
+            "rows for perturbations": choice.perturbed_rows,
+            "rows for response loyalty and flips": choice.response_rows,
+            "rows for Shapley values": choice.shapley_rows,
+            "pairs of permutations for Shapley values": choice.shapley_pairs,
+            ROWS_ASKED: choice.expected_gradients_rows,
+        }  # fmt: skip
     return {name: value for name, value in settings.items() if value is not None}
 
 

@@ -34,14 +34,12 @@ from gradistill.models.packaged import PACKAGED
 from gradistill.objectives.labelled_tokens import refuse_objectives_of_texts
 from gradistill.recipe import Recipe, load_recipe
 from gradistill.recipe.recipe_files import read_keys
-from gradistill.recipe.schema import OneOrMany, Pooling, Strict, not_a_number, refusal, truth_value
+from gradistill.recipe.schema import Label, OneOrMany, Pooling, Strict, not_a_number, refusal, truth_value
 from gradistill.recipe.secrets import redacted
 from gradistill.recipe.strict_yaml import yaml_lines
 
 Place = tuple[str | int, ...]
 """The path of a key in the file."""
-Label = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
-"""The name of a label, which may be a number."""
 
 
 class ProjectData(Strict):
@@ -59,7 +57,7 @@ class ProjectData(Strict):
     label_columns: OneOrMany | None = None
     label_separator: str | None = None
     skip_incomplete: bool = Field(default=False, description="leave out rows that lack a text or a label")
-    label_map: dict[str, str] | None = Field(
+    label_map: dict[Label, Label] | None = Field(
         default=None, description="with teacher.fine_tuned: its output of each label, where names differ"
     )
 

@@ -33,6 +33,8 @@ OneOrMany = Annotated[
     tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
 ]
 """One text, or a list of them."""
+Label = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""The name of a label, which may be a number."""
 
 
 class Strict(BaseModel):

@@ -11,23 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradistill.auditing.figure_titles import title_of
-from gradistill.auditing.per_example import CHALLENGE
+from gradistill.auditing.per_example import CHALLENGE, LESS_IS_BETTER
 from gradistill.auditing.trained_figures import DAGGER, TRAINED_ON, trained_note
 from gradistill.report.model_card import public_name
 from gradistill.report.number_text import count, decimal, decimal_below, decimal_limit, interval
 
 UP, DOWN = "↑", "↓"
 DIRECTIONS = {
+    **dict.fromkeys((*LESS_IS_BETTER, "calibration_error"), DOWN),
     "response_slope": "→ 1",
-    "teacher_sufficiency": DOWN,
-    "student_sufficiency": DOWN,
-    "teacher_infidelity": DOWN,
-    "student_infidelity": DOWN,
-    "teacher_max_sensitivity": DOWN,
-    "student_max_sensitivity": DOWN,
     "teacher_watched_share": "",
     "student_watched_share": "→ teacher",
-    "calibration_error": DOWN,
 }
 """The good direction of figures for which more is not better."""
 
