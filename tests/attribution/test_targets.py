@@ -84,7 +84,10 @@ def test_what_cannot_be_is_refused_with_a_way_out() -> None:
         Target("gold_loss", "all").check(3)
     with pytest.raises(RecipeError, match="needs the gold labels, and there are none"):
         Target("log_odds", "gold").resolve(LOGITS, None, None)
-    for what in (lambda target: target.resolve(LOGITS, None, None), lambda target: target.stands_for(None)):
+    for what in (
+        lambda target: target.resolve(LOGITS, None, None),
+        lambda target: target.sampling_factor(None),
+    ):
         with pytest.raises(RecipeError, match="needs drawn labels(.|\n)*training"):
             what(Target("log_odds", "sampled"))
     with pytest.raises(RecipeError, match="gold_loss(.|\n)*set view: gold"):

@@ -258,7 +258,7 @@ def test_a_teacher_of_another_model_or_data_is_made_again_and_one_of_an_earlier_
     of_before = {"model": task_setup.weights_hash("other"), "data": "of nothing"}
     for folder, _ in task_setup.teacher_runs(plan, "sst2", output).values():
         folder.mkdir()
-        task_setup.beside(folder, ".json").write_text(json.dumps(of_before))
+        task_setup.sibling_file(folder, ".json").write_text(json.dumps(of_before))
     assert commands(other) == 2  # and marks of today are written
     assert commands(other) == 0
     task = other.tasks["sst2"]

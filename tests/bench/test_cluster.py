@@ -177,7 +177,7 @@ def test_a_job_that_an_earlier_version_sent_is_followed(in_flight: Any, tmp_path
     assert [job.arguments[0] for job in executor.sent] == ["one", "two", "three"]
 
 
-def test_nothing_is_sent_beside_a_cancelled_job_that_does_not_end(
+def test_nothing_is_sent_next_to_a_cancelled_job_that_does_not_end(
     in_flight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster, executor = in_flight

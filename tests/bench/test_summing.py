@@ -51,7 +51,7 @@ def of(panel: dict[str, Any], method: str) -> dict[str, Any]:
     return next(row for row in panel["rows"] if row["method"] == method)
 
 
-def test_a_constant_prediction_stands_beside_the_teacher(tmp_path: Path) -> None:
+def test_a_constant_prediction_stands_next_to_the_teacher(tmp_path: Path) -> None:
     lines = [row | {"constant_eval": {"accuracy": 0.55}} for row in LINES]
     assert "Teacher: accuracy 0.900. Constant prediction: accuracy 0.550." in bench_tables(
         summary(lines, [], {}, plan_of(tmp_path))

@@ -136,7 +136,7 @@ def test_text_position(family: str, expected: list[int]) -> None:
 def test_heads_of_decoders_pass_over_padding(family: str) -> None:
     model = build(family)
     probe = Probe.find(model)
-    assert probe.passed_over == (model.config.pad_token_id if family in DECODERS else None)
+    assert probe.skipped_pad_id == (model.config.pad_token_id if family in DECODERS else None)
     ids = torch.tensor([[9, 8, 7, 6], [9, 0, 7, 0], [9, 8, 0, 0], [0, 0, 0, 0]])
     batch = Batch.of({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     assert probe.text_position(batch).tolist() == ([3, 2, 1, 0] if family in DECODERS else [0] * 4)

@@ -117,7 +117,7 @@ class Target:
             return torch.einsum("bv...,bv->b...", stored, given.signs.to(stored)).unsqueeze(1)
         return stored[torch.arange(len(stored), device=stored.device), given.label].unsqueeze(1)
 
-    def stands_for(self, drawn: RandomDraws | None) -> int:
+    def sampling_factor(self, drawn: RandomDraws | None) -> int:
         """The number of views that one computed view stands for in a sum over views."""
         return self._given(drawn, "drawn labels").labels if self.view == "sampled" else 1
 

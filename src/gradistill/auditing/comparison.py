@@ -101,13 +101,15 @@ def _tested(
         (figure, a, b, *difference)
         for (a, ours), (b, theirs) in pairs
         for figure in figures
-        if (difference := _apart(figure, ours, theirs, seed)) is not None
+        if (difference := _difference_and_p(figure, ours, theirs, seed)) is not None
     ]
     corrected = holm([entry[-1] for entry in tested])
     return [Comparison(*entry, p) for entry, p in zip(tested, corrected, strict=True)]
 
 
-def _apart(figure: str, ours: Columns, theirs: Columns, seed: int) -> tuple[Estimate, float] | None:
+def _difference_and_p(
+    figure: str, ours: Columns, theirs: Columns, seed: int
+) -> tuple[Estimate, float] | None:
     """The difference in a figure, and its p-value. None if a model lacks the figure, or has it for other words."""
     a, b = measured_columns(ours, figure), measured_columns(theirs, figure)
     if a is None or b is None or not _of_the_same(figure, ours, theirs):

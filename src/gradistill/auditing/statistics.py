@@ -25,7 +25,7 @@ Bounds = tuple[float, float]
 
 EQUAL = 1e-6
 """Values that differ by less than this are equal except for rounding in float32."""
-LITTLE_BIAS = 0.25
+MAX_BIAS = 0.25
 """A bias of resamples that can be ignored, in their standard deviations."""
 DRAWS_AT_ONCE = 1 << 20
 """Most indices in memory at a time (8 MiB), unless a single resample is larger."""
@@ -235,7 +235,7 @@ def resample_interval(
     if not drawn.size or np.ptp(drawn) <= EQUAL:
         return nan, nan
     low, high = map(float, np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    if within is None or abs(drawn.mean() - value) <= LITTLE_BIAS * drawn.std():
+    if within is None or abs(drawn.mean() - value) <= MAX_BIAS * drawn.std():
         return low, high
     mirrored = np.clip([2 * value - high, 2 * value - low], *within)
     return float(min(mirrored[0], value)), float(max(mirrored[1], value))

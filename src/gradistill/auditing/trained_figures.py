@@ -88,12 +88,12 @@ def trained_by_record(student: Mapping[str, Any], method: str = GradientXInput.n
 
 def _trained(terms: Mapping[str, Term], method: str, rows: str | None) -> dict[str, list[str]]:
     """The figures that terms train on. ``rows`` names what added rows with changed words, if anything did."""
-    words_by = {rows: _resting_on(CHANGED_WORDS, method)} if rows else {}
+    words_by = {rows: _figures_measuring(CHANGED_WORDS, method)} if rows else {}
     by_objective = words_by | {
         name: {
             figure
             for signal in term.objective.signals(ANY_PAIR, "student").values()
-            for figure in _resting_on(signal.trains_on, method, getattr(signal, "steps", 1))
+            for figure in _figures_measuring(signal.trains_on, method, getattr(signal, "steps", 1))
         }
         for name, term in terms.items()
         if term.weight
@@ -141,7 +141,7 @@ def _term(name: str, fields: Any) -> Term | None:
         return Term(known[name]()) if name in known else None
 
 
-def _resting_on(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
+def _figures_measuring(what: str | None, method: str, steps: int = 1) -> tuple[str, ...]:
     """The figures that measure ``what`` a signal trains on. Figures of maps are among them if the audit's ``method``
     measures it too. Integrated Gradients measure gradients along a path, which takes several ``steps``."""
     along_path = what == GRADIENTS and steps > 1

@@ -125,30 +125,30 @@ class _Sent:
 
 @dataclass
 class _Queue:
-    """The jobs that wait or run (``flying``). ``jobs.json`` lists them, so that another process can follow them.
+    """The jobs that wait or run (``in_flight``). ``jobs.json`` lists them, so that another process can follow them.
 
-    ``elsewhere``: running jobs of commands that are not part of this call, such as students while teachers train.
+    ``of_other_calls``: running jobs of commands that are not part of this call, such as students while teachers train.
     """
 
     cluster: Cluster
     environment: Mapping[str, str]
     on_end: Callable[[CommandResult, float], None]
     advance: Callable[[float], None]
-    flying: list[_Sent] = field(default_factory=list)
-    elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
+    in_flight: list[_Sent] = field(default_factory=list)
+    of_other_calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     spent: float = 0.0
     done: int = 0
 
     def empty(self, waiting: list[Command]) -> None:
         waiting = self._found_again(waiting)
-        while waiting or self.flying:
-            free = max(0, self.cluster.at_once - len(self.flying))  # an earlier call may have sent more
+        while waiting or self.in_flight:
+            free = max(0, self.cluster.at_once - len(self.in_flight))  # an earlier call may have sent more
             self._send([(command, 1) for command in waiting[:free]])
             waiting = waiting[free:]
             again: list[tuple[Command, int]] = []
-            over = [sent for sent in self.flying if sent.job.done()]
+            over = [sent for sent in self.in_flight if sent.job.done()]
             for sent in over:
-                self.flying.remove(sent)
+                self.in_flight.remove(sent)
                 ended = _ended(sent)
                 if ended is None and sent.tries < TRIES:
                     logger.warning(
@@ -160,7 +160,7 @@ class _Queue:
             self._send(again)
             if over:
                 self._record()
-            if self.flying:
+            if self.in_flight:
                 sleep(POLL)
 
     def _send(self, wanted: Sequence[tuple[Command, int]]) -> None:
@@ -180,14 +180,14 @@ class _Queue:
                 expected="options that it takes",
                 remedy="correct the options of --slurm; running jobs continue, and the same command follows them",
             ) from error
-        self.flying += [
+        self.in_flight += [
             _Sent(command, job, tries) for (command, tries), job in zip(wanted, sent, strict=True)
         ]
         self._record()
 
     def _report(self, ended: CommandResult, waiting: int) -> None:
         self.spent, self.done = self.spent + ended.seconds, self.done + 1
-        left = self.spent / self.done * (waiting + len(self.flying)) / max(len(self.flying), 1)
+        left = self.spent / self.done * (waiting + len(self.in_flight)) / max(len(self.in_flight), 1)
         self.on_end(ended, left)
         self.advance(left)
 
@@ -203,7 +203,7 @@ class _Queue:
                 continue
             sent = _Sent(command, self._job(entry), entry["tries"])
             if _is_for(command, entry):
-                self.flying.append(sent)
+                self.in_flight.append(sent)
                 logger.info(f"{command.name}: followed as job {entry['job']}, which an earlier call sent")
             elif sent.job.done():
                 waiting.append(command)
@@ -215,7 +215,7 @@ class _Queue:
                 other.append(sent)
                 known[command.name] = entry
         ended = _cancelled(other)
-        self.elsewhere = {name: entry for name, entry in known.items() if not self._job(entry).done()}
+        self.of_other_calls = {name: entry for name, entry in known.items() if not self._job(entry).done()}
         return [*waiting, *(sent.command for sent in ended)]
 
     def _known(self) -> dict[str, dict[str, Any]]:
@@ -242,10 +242,10 @@ class _Queue:
                 "command": digest(list(sent.command.arguments)),
                 "inputs": sent.command.inputs_digest,
             }
-            for sent in self.flying
+            for sent in self.in_flight
         }
         self.cluster.folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.elsewhere | entries, indent=1) + "\n"
+        content = json.dumps(self.of_other_calls | entries, indent=1) + "\n"
         write_whole(self.cluster.folder / RECORD, content.encode())
 
 

@@ -106,7 +106,7 @@ class Concurrency:
 
 def run_all(
     commands: Sequence[Command],
-    width: Concurrency,
+    concurrency: Concurrency,
     environment: Mapping[str, str],
     needed: Callable[[], float],
     on_end: Callable[[CommandResult, float], None],
@@ -130,16 +130,16 @@ def run_all(
             while waiting or running:
                 while (
                     waiting
-                    and len(running) < width.at_once
+                    and len(running) < concurrency.at_once
                     and (not running or (waiting[0].can_start and has_room()))
                 ):
                     command = waiting.pop(0)
-                    running[_started(command, width, environment)] = command, monotonic()
+                    running[_started(command, concurrency, environment)] = command, monotonic()
                 for process in [process for process in running if process.poll() is not None]:
                     command, began = running.pop(process)
                     ended = CommandResult(command, process.returncode, monotonic() - began)
                     spent, done = spent + ended.seconds, done + 1
-                    left = spent / done * (len(waiting) + 0.5 * len(running)) / width.at_once
+                    left = spent / done * (len(waiting) + 0.5 * len(running)) / concurrency.at_once
                     on_end(ended, left)
                     advance(left)
                 sleep(0.1)
@@ -147,9 +147,11 @@ def run_all(
             _stopped(running)
 
 
-def _started(command: Command, width: Concurrency, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _started(
+    command: Command, concurrency: Concurrency, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     command.log.parent.mkdir(parents=True, exist_ok=True)
-    threads = {name: str(width.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = {name: str(concurrency.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     argv = command.argv()
     with command.log.open("wb") as log:
         return subprocess.Popen(

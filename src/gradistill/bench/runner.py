@@ -28,9 +28,9 @@ from gradistill.bench.result_lines import RESULTS, Key, done, failed, read_lines
 from gradistill.bench.results import summary
 from gradistill.bench.task_setup import (
     TaskWithTeacher,
-    beside,
     by_texts,
     prepared_rows,
+    sibling_file,
     store_of,
     task_with_best_teacher,
     teacher_commands,
@@ -90,17 +90,17 @@ def bench(
 
 @dataclass
 class Bench:
-    """A running bench in its folder. By cell: ``lines`` are its results so far, ``marks`` the cells' fingerprints, and
-    ``blamed`` the errors of whole tasks in this call."""
+    """A running bench in its folder. By cell: ``lines`` are its results so far, ``fingerprints`` hashes of its inputs,
+    and ``task_errors`` the errors of whole tasks in this call."""
 
     plan: BenchPlan
     output: Path
-    width: Concurrency
+    concurrency: Concurrency
     cluster: Cluster | None = None
     lines: dict[Key, dict[str, Any]] = field(default_factory=dict)
-    marks: dict[Key, str] = field(default_factory=dict)
+    fingerprints: dict[Key, str] = field(default_factory=dict)
     tasks: dict[str, TaskWithTeacher] = field(default_factory=dict)
-    blamed: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    task_errors: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """Run all unfinished cells; returns the comparison. Finished cells are compared even if an error is raised."""
@@ -121,7 +121,7 @@ class Bench:
         """Prepare rows and teachers. An error of a task here is the error of all its cells."""
         rows, commands = {}, list[Command]()
         for name in self.plan.tasks:
-            with self._blaming(name, wanted):
+            with self._recording_task_errors(name, wanted):
                 rows[name] = prepared_rows(self.plan, name, self.output)
                 commands += teacher_commands(self.plan, name, self.output, rows[name])
         self._run(
@@ -129,7 +129,7 @@ class Bench:
             lambda ended, left: self._report_end(ended, left, {"error": ended.message} if ended.code else {}),
         )
         for name in rows:
-            with self._blaming(name, wanted):
+            with self._recording_task_errors(name, wanted):
                 self.tasks[name] = task_with_best_teacher(self.plan, name, self.output, rows[name])
 
     def _train(self, wanted: Sequence[Cell]) -> None:
@@ -138,7 +138,7 @@ class Bench:
         for cell in wanted:
             task = self.tasks[cell.task]
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
-            self.marks[cell.key] = mark = fingerprint(cell, inputs)
+            self.fingerprints[cell.key] = mark = fingerprint(cell, inputs)
             line = self.lines.get(cell.key, {})
             if line.get("fingerprint") == earlier_fingerprint(cell, inputs):
                 line["fingerprint"] = mark
@@ -164,12 +164,12 @@ class Bench:
 
     def _command(self, cell: Cell, store: Prerequisite | None) -> Command:
         task, folder = self.tasks[cell.task], self.output / cell.folder
-        file = written_recipe(cell.recipe, beside(folder, ".yaml"))
+        file = written_recipe(cell.recipe, sibling_file(folder, ".yaml"))
         arguments = [
             "distill", "--teacher", task.teacher, *task.rows.options, "--recipe", str(file), "--settings", "default",
             "--verify", "fast", "--output", str(folder), "--overwrite",
         ]  # fmt: skip
-        return Command(cell.name, arguments, beside(folder, ".log"), store, self.marks[cell.key])
+        return Command(cell.name, arguments, sibling_file(folder, ".log"), store, self.fingerprints[cell.key])
 
     def _run(self, commands: Sequence[Command], on_end: Callable[[CommandResult, float], None]) -> None:
         if commands:
@@ -177,7 +177,7 @@ class Bench:
             if self.cluster is not None:
                 self.cluster.run(commands, cache, on_end)
             else:
-                run_all(commands, self.width, cache, self._needed, on_end)
+                run_all(commands, self.concurrency, cache, self._needed, on_end)
 
     def _needed(self) -> float:
         """The peak memory of the largest student so far, in bytes."""
@@ -185,11 +185,11 @@ class Bench:
         return max((line["timing"]["peak_rss_mb"] * 1e6 for line in ended), default=FIRST_GUESS)
 
     def _ended(self, cell: Cell, ended: CommandResult, left: float) -> None:
-        folder, mark = self.output / cell.folder, self.marks[cell.key]
+        folder, mark = self.output / cell.folder, self.fingerprints[cell.key]
         metrics = recorded_metrics(folder) if ended.code == 0 else None
         if metrics is not None:
-            beside = 1 if self.cluster is not None else self.width.at_once
-            line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, beside)
+            at_once = 1 if self.cluster is not None else self.concurrency.at_once
+            line = done(cell, mark, metrics, self.tasks[cell.task].rows.task.select, at_once)
         else:
             line = failed(cell, mark, ended.message or f"it ended with code {ended.code}")
         self.lines[cell.key] = line
@@ -217,9 +217,9 @@ class Bench:
         """The lines of finished cells whose recipe, rows and teacher are unchanged, or not known yet: a call that stops
         before it knows them keeps the report of earlier ones."""
         candidates = [
-            (self.lines[cell.key], self.marks.get(cell.key))
+            (self.lines[cell.key], self.fingerprints.get(cell.key))
             for cell in wanted
-            if cell.key in self.lines and cell.key not in self.blamed
+            if cell.key in self.lines and cell.key not in self.task_errors
         ]
         return [
             line
@@ -228,7 +228,7 @@ class Bench:
         ]
 
     @contextmanager
-    def _blaming(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:
+    def _recording_task_errors(self, name: str, wanted: Sequence[Cell]) -> Iterator[None]:
         """Record an error inside the block as the error of all cells of the task, for this call. Earlier lines of the
         task are kept, and other tasks continue."""
         try:
@@ -237,10 +237,10 @@ class Bench:
             logger.error(f"FAILED {name}: {error}")
             for cell in wanted:
                 if cell.task == name:
-                    self.blamed[cell.key] = failed(cell, "", str(error))
+                    self.task_errors[cell.key] = failed(cell, "", str(error))
 
     def _report(self, wanted: Sequence[Cell]) -> dict[str, Any]:
-        last = [self.blamed.get(cell.key) or self.lines.get(cell.key, {}) for cell in wanted]
+        last = [self.task_errors.get(cell.key) or self.lines.get(cell.key, {}) for cell in wanted]
         broken = [line for line in last if line.get("status") == "failed"]
         teachers = {
             name: {"tried": task.tried, "rows": dict(task.rows.counts)} for name, task in self.tasks.items()

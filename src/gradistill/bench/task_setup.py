@@ -151,7 +151,7 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
         "read": digest(reading_options(read)),
     }
     for rate, (folder, recipe) in runs.items():
-        mark = beside(folder, ".json")
+        mark = sibling_file(folder, ".json")
         # Entries that earlier versions did not record count as unchanged.
         known = {**made_from, **(read_object(mark) if mark.is_file() else {})}
         finished = finished_run(folder, recipe)
@@ -167,14 +167,14 @@ def teacher_commands(plan: BenchPlan, name: str, output: Path, rows: Rows) -> li
             mark, json.dumps(made_from).encode()
         )  # after the old teacher is gone: it has another record
         if not finished:
-            file = written_recipe(recipe, beside(folder, ".yaml"))
+            file = written_recipe(recipe, sibling_file(folder, ".yaml"))
             arguments = [
                 "finetune", "--model", plan.teacher.model, *read.options(), "--recipe", str(file),
                 "--settings", "default", "--output", str(folder), "--overwrite",
             ]  # fmt: skip
             title = f"{name}, teacher, learning rate {rate}"
             inputs = digest([recipe.as_dict(), made_from])
-            commands.append(Command(title, arguments, beside(folder, ".log"), inputs_digest=inputs))
+            commands.append(Command(title, arguments, sibling_file(folder, ".log"), inputs_digest=inputs))
     return commands
 
 
@@ -231,7 +231,7 @@ def store_of(task: TaskWithTeacher, cells: Sequence[Cell], folder: Path) -> str:
         return "auto"
 
 
-def beside(folder: Path, ending: str) -> Path:
+def sibling_file(folder: Path, ending: str) -> Path:
     """The file next to a run's folder. ``with_suffix`` would give 0.0001 and 0.0002 the same file."""
     return folder.with_name(f"{folder.name}{ending}")
 

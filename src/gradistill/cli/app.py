@@ -20,9 +20,9 @@ from gradistill.cli.options import (
     FinetuningRecipe,
     LogOptions,
     PrintOptions,
+    PromptedStudentRecipe,
     RunFolder,
     SignalOptions,
-    TaughtRecipe,
     TeacherOptions,
     output_option,
 )
@@ -98,7 +98,7 @@ def finetune(
 def distill(
     teacher: TeacherOptions,
     data: DistillationData,
-    recipe: TaughtRecipe,
+    recipe: PromptedStudentRecipe,
     signals: SignalOptions,
     folder: RunFolder,
     log: PrintOptions,

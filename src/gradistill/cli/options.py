@@ -412,7 +412,7 @@ class DistillationRecipe(StudentRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaughtRecipe(DistillationRecipe):
+class PromptedStudentRecipe(DistillationRecipe):
     """The recipe of a student, and the prompt around its teacher's texts."""
 
     teacher_template: TeacherTemplate = None

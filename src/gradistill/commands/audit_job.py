@@ -20,11 +20,11 @@ from gradistill.auditing.verdict import ROWS_ASKED, judged
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_measurements import AuditMeasurements, AuditRows
 from gradistill.commands.audit_metrics import (
-    rescaled_scores,
+    flip_warnings,
+    scale_warnings,
     task_metrics,
     teacher_doubts,
-    weak_models,
-    without_flips,
+    weak_model_warnings,
 )
 from gradistill.commands.audit_model import AuditModel
 from gradistill.commands.audit_models import AuditModels
@@ -105,7 +105,7 @@ class AuditJob:
             *(["the audited rows are those of the training split"] if choice.split == "train" else []),
             *models.warnings(),
             *measurements.warnings(),
-            *(models.without_cascade() if choice.cascade else ()),
+            *(models.cascade_warnings() if choice.cascade else ()),
             *(f"{name}: {part}" for name, part in texts.items() if part.truncated or part.windowed),
             *([IN_WINDOWS] if long else ()),
         ]
@@ -142,9 +142,9 @@ class AuditJob:
         for warning in random:
             logger.warning(warning)
         doubts = teacher_doubts(audited, self.splits)
-        weak = [] if doubts else weak_models(audited, self.splits)
-        unflipped = without_flips(found, self.splits, self.choice)
-        rescaled = rescaled_scores(audited, self.splits)
+        weak = [] if doubts else weak_model_warnings(audited, self.splits)
+        unflipped = flip_warnings(found, self.splits, self.choice)
+        rescaled = scale_warnings(audited, self.splits)
         warnings = [*self.splits.warnings, *self.warnings, *random, *doubts, *weak, *rescaled, *unflipped]
         return {"doubts": doubts, "warnings": warnings}
 

@@ -53,7 +53,7 @@ def teacher_doubts(audited: Audited, splits: Splits) -> list[str]:
     return [warning] if warning else []
 
 
-def weak_models(audited: Audited, splits: Splits) -> list[str]:
+def weak_model_warnings(audited: Audited, splits: Splits) -> list[str]:
     """A warning for each student, and for the reference, that is no better than a constant prediction or finds no span
     of words. The reference needs ``MIN_ROWS`` labelled rows."""
     owners = {
@@ -83,7 +83,7 @@ def _finds_no_span(task: Task, own: Columns, owner: str, role: str = "student") 
     return no_span_warning(_word_metrics(task, own, role), owner)
 
 
-def rescaled_scores(audited: Audited, splits: Splits) -> list[str]:
+def scale_warnings(audited: Audited, splits: Splits) -> list[str]:
     """A warning for each student whose scores are shifted against the teacher's, or have another spread. Loyalty of
     scores is a correlation, which does not depend on shift and scale."""
     if splits.task.labels is not None or splits.task.token_labels:
@@ -101,7 +101,7 @@ def rescaled_scores(audited: Audited, splits: Splits) -> list[str]:
     return warnings
 
 
-def without_flips(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
+def flip_warnings(found: Mapping[str, Any], splits: Splits, choice: AuditChoice) -> list[str]:
     """A warning where no replaced word changes the teacher's label, so that there are no flips."""
     task = splits.task
     if task.labels is None or task.multi_label or task.token_labels or not choice.response_rows:

@@ -185,7 +185,7 @@ class AuditModels:
         """Warnings about pairs whose figures can mislead, and about figures that are left out."""
         return [*self._other_prompts(), *self._alike(), *self.notes, *self._left_out()]
 
-    def without_cascade(self) -> list[str]:
+    def cascade_warnings(self) -> list[str]:
         """A warning for each student that has no blocks to randomise."""
         return [
             f"the cascade of {student.name} is left out: {student.kind} has no blocks to randomise"

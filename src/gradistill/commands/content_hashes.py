@@ -32,7 +32,7 @@ def weights_hash(model: str) -> str:
     return "+".join(map(checksum_of, files)) or model
 
 
-def meaning_hash(model: str) -> str | None:
+def config_and_tokenizer_hash(model: str) -> str | None:
     """A hash of the configuration and tokenizer files in a model's folder: label names, thresholds, tokenization. None
     if there are no such files."""
     files = [Path(model) / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
@@ -45,11 +45,11 @@ def content_hash(model: str) -> str:
 
     Example: ``content_hash("runs/teacher")``
     """
-    return digest([weights_hash(model), meaning_hash(model)])
+    return digest([weights_hash(model), config_and_tokenizer_hash(model)])
 
 
 def meaning_name(role: str) -> str:
-    """The name of the ``meaning_hash`` of a model in this role, in records and in messages about changes.
+    """The name of the ``config_and_tokenizer_hash`` of a model in this role, in records and in messages about changes.
 
     Example: ``meaning_name("teacher")``
     """

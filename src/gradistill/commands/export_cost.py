@@ -67,14 +67,12 @@ class CostedModel:
             return None
         if isinstance(predictor, OnnxPredictor):
             return cls(name, predictor.tokenizer, file=predictor.file, max_length=max_length)
-        model = (
-            predictor.model if given.model is None else given.model
-        )  # one in narrow numbers is its predictor's
-        return (
-            None
-            if is_spread(model)
-            else cls(name, predictor.tokenizer, model.to("cpu").eval(), None, max_length)
-        )
+        model: Any = (
+            given.model or predictor.model
+        )  # one in narrow numbers has no gradients, and is the predictor's
+        if is_spread(model):
+            return None
+        return cls(name, predictor.tokenizer, model.to("cpu").eval(), max_length=max_length)
 
     def size(self) -> dict[str, Any]:
         """``bytes`` on disk, and ``parameters`` and ``embeddings`` of a PyTorch model."""

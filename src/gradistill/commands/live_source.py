@@ -28,7 +28,7 @@ from gradistill.models.loaded_model import LoadedModel
 from gradistill.models.teacher_loading import is_low_precision
 from gradistill.signals import Signal, WordScores, compute_signals
 from gradistill.signals.word_attributions import share_outside_words
-from gradistill.signals.word_replacement import known_words
+from gradistill.signals.word_replacement import word_ids_of
 from gradistill.store.fingerprint import model_hash, tokenization_hash
 
 
@@ -91,7 +91,7 @@ class LiveSource:
             for batch in row_batches(encoded, Collator(self.tokenizer), device):
                 probe = self.reader.probed.verified(batch.batch)
                 values = dict(compute_signals(model, probe, batch.batch, computed, create_graph=False))
-                words = known_words(batch.batch)
+                words = word_ids_of(batch.batch)
                 values |= {signal: signal.of_words(values[signal.token_scores], words) for signal in scored}
                 counts = (words.max(1).values + 1).tolist()
                 for signal in signals:

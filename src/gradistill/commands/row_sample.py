@@ -15,5 +15,5 @@ def drawn_rows(rows: Dataset, count: int | None, seed: int) -> Dataset:
     is part of a larger one."""
     if count is None or count >= len(rows):
         return rows
-    lots = [digest([seed, index]) for index in rows["index"][:]]
-    return rows.select(sorted(sorted(range(len(rows)), key=lots.__getitem__)[:count]))
+    ranks = [digest([seed, index]) for index in rows["index"][:]]
+    return rows.select(sorted(sorted(range(len(rows)), key=ranks.__getitem__)[:count]))

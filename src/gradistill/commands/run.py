@@ -16,8 +16,8 @@ from gradistill.commands.audit import audit
 from gradistill.commands.content_hashes import (
     LABELLED_SPLITS,
     UNLABELLED_SPLITS,
+    config_and_tokenizer_hash,
     file_hashes,
-    meaning_hash,
     meaning_name,
     reading_options,
     weights_hash,
@@ -124,7 +124,7 @@ def run(project: str | Path = PROJECT_FILE) -> dict[str, Any]:
     plan = read_project(Path(project))
     with locked_output(plan.output, PROJECT), log_filter(NewLines()):  # all stages read the same rows
         logger.info(f"stages: {', '.join(_titles(plan))}")
-        return _carried_through(plan)
+        return _run_stages(plan)
 
 
 def _titles(plan: Project) -> list[str]:
@@ -139,30 +139,33 @@ def _titles(plan: Project) -> list[str]:
     ]
 
 
-def _carried_through(plan: Project) -> dict[str, Any]:
+def _run_stages(plan: Project) -> dict[str, Any]:
     ledger = Ledger.read(plan.output / STAGES)
     data, labelled = _data_needs(plan.data), _data_needs(replace(plan.data, unlabelled=None))
     stages: dict[str, Any] = {}
 
     if not plan.teachers:
-        _carry(_teacher_stage(TEACHER, plan, plan.finetuning, labelled), ledger, stages)
+        _run_stage(_teacher_stage(TEACHER, plan, plan.finetuning, labelled), ledger, stages)
     teachers = list(plan.teachers) or [str(plan.output / TEACHER)]
     weights = "+".join(map(weights_hash, teachers))
     teacher: Any = teachers if len(teachers) > 1 else teachers[0]
-    of_teacher = {TEACHER: weights, meaning_name(TEACHER): digest([*map(meaning_hash, teachers)])}
-    _carry(_student_stage(plan, data, teacher, of_teacher), ledger, stages)
+    of_teacher = {
+        TEACHER: weights,
+        meaning_name(TEACHER): digest([*map(config_and_tokenizer_hash, teachers)]),
+    }
+    _run_stage(_student_stage(plan, data, teacher, of_teacher), ledger, stages)
     student = str(plan.output / STUDENT)
     both = {**of_teacher, **_marks(STUDENT, student)}
     if plan.reference is not None:
-        _carry(_teacher_stage(REFERENCE, plan, plan.reference, labelled), ledger, stages)
+        _run_stage(_teacher_stage(REFERENCE, plan, plan.reference, labelled), ledger, stages)
     if plan.audit is not None:
-        _carry(_audit_stage(plan, both, teacher), ledger, stages)
+        _run_stage(_audit_stage(plan, both, teacher), ledger, stages)
     if plan.export is not None:
         if reason := _no_export_of(student) or _missing_packages():
             stages[EXPORT] = {"outcome": "left out", "reason": reason}
             logger.warning(f"export: left out: {reason}")
         else:
-            _carry(_export_stage(plan, labelled, both, teacher), ledger, stages)
+            _run_stage(_export_stage(plan, labelled, both, teacher), ledger, stages)
 
     result = {
         "stages": stages,
@@ -185,7 +188,7 @@ def _carried_through(plan: Project) -> dict[str, Any]:
     return {**result, "page": str(page)}
 
 
-def _carry(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
+def _run_stage(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
     """Make a stage, or keep it if it is up to date; log which, and why."""
     before = ledger.stages.get(stage.name)
     finished = stage.result.is_file()
@@ -300,7 +303,7 @@ def _export_stage(
 
 def _marks(role: str, model: str) -> dict[str, Any]:
     """The ledger entries of a model: hashes of its weights, and of its labels, thresholds and tokenizer."""
-    return {role: weights_hash(model), meaning_name(role): meaning_hash(model)}
+    return {role: weights_hash(model), meaning_name(role): config_and_tokenizer_hash(model)}
 
 
 def _prompt_of(plan: Project) -> dict[str, str]:

@@ -23,9 +23,9 @@ from transformers import TrainerCallback
 from gradistill.auditing.trained_figures import TRAINED_ON, trained_figures, trained_on_of, united
 from gradistill.commands.content_hashes import (
     UNLABELLED_SPLITS,
+    config_and_tokenizer_hash,
     content_hash,
     file_hashes,
-    meaning_hash,
     meaning_name,
     weights_hash,
 )
@@ -166,7 +166,7 @@ def _other_marks(teacher: ModelSource, choice: DataChoice, checkpoint: str | Non
     """Hashes of the other inputs of a search. Earlier versions did not record them."""
     hashes: dict[str, str | None] = {}
     if not isinstance(teacher, tuple):
-        hashes[meaning_name("teacher")] = meaning_hash(model_name(teacher))
+        hashes[meaning_name("teacher")] = config_and_tokenizer_hash(model_name(teacher))
     if is_path(choice.unlabelled):
         hashes["unlabelled"] = digest(file_hashes(Path(path_text(choice.unlabelled)), UNLABELLED_SPLITS))
     if checkpoint:

@@ -50,7 +50,7 @@ class Trim:
 
         Everything after the last attention repeats that row, so only that row of the last hidden state is right.
         """
-        work = _Work(positions if self.reads == "last" else None)
+        work = _TrimState(positions if self.reads == "last" else None)
         with ExitStack() as hooks:
             for name in {call.module for call in self.rows}:
                 turns = {call.turn for call in self.rows if call.module == name}
@@ -156,18 +156,18 @@ def _inside(inner: ModuleCall, outer: ModuleCall) -> bool:
 
 
 @dataclass
-class _Work:
+class _TrimState:
     """The state of one forward pass: how often each module was called, and the row that each repeated tensor holds."""
 
     positions: Positions
     turns: Counter[str] = field(default_factory=Counter)
     length: dict[str, int] = field(default_factory=dict)
-    handed_on: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    repeated_rows: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def row(self, tensor: Tensor) -> Float[Tensor, "batch 1 hidden"]:
         """The read row of ``(batch, token, hidden)``. For a repeated tensor it is the row that was repeated."""
-        if id(tensor) in self.handed_on:
-            return self.handed_on[id(tensor)][1]
+        if id(tensor) in self.repeated_rows:
+            return self.repeated_rows[id(tensor)][1]
         return selected(tensor, self.positions, 1)
 
     def cut(
@@ -196,7 +196,7 @@ class _Work:
         if self.turns[name] not in turns:
             return None
         repeated = output.expand(-1, self.length[name], -1)
-        self.handed_on[id(repeated)] = (repeated, output)
+        self.repeated_rows[id(repeated)] = (repeated, output)
         return repeated
 
 
@@ -210,7 +210,7 @@ def selected(tensor: Tensor, positions: Positions, axis: int) -> Tensor:
     return tensor.gather(axis, index.expand(shape))
 
 
-def _one_query(model: nn.Module, call: Call, work: _Work) -> AbstractContextManager[None]:
+def _one_query(model: nn.Module, call: Call, work: _TrimState) -> AbstractContextManager[None]:
     """Inside the block the attention of one call has one query."""
     name, target = f"{call.module}()", model.get_submodule(call.module)
 

@@ -36,7 +36,7 @@ from gradistill.models.tracing import (
 
 _LOG = logging.getLogger(__name__)
 
-MIXED = 1e-3
+PADDING_TOLERANCE = 1e-3
 """A larger change by padding, relative to the largest logit, is no rounding, even if norms compute in float32."""
 
 
@@ -59,16 +59,16 @@ class Probe(ModelFacts):
     ``embedding`` is the name of the module that returns the embedding output, ``embedding_parameters`` the names of all
     parameters that it depends on. ``reads`` is the position that represents the text: the first token ([CLS]) or the
     last (decoders). ``trim`` is the part of the last block that is computed for that position only (None if the head
-    reads several). ``passed_over`` is the token id that a head which reads the last token skips at any position: that
-    of padding. ``blocks`` are the calls that return the states after all layers but the last; empty if one of them is
-    not found.
+    reads several). ``skipped_pad_id`` is the token id that a head which reads the last token skips at any position:
+    that of padding. ``blocks`` are the calls that return the states after all layers but the last; empty if one of them
+    is not found.
     """
 
     embedding: str
     embedding_parameters: tuple[str, ...]
     reads: Reads
     trim: Trim | None
-    passed_over: int | None = None
+    skipped_pad_id: int | None = None
     blocks: tuple[BlockCall, ...] = ()
 
     @classmethod
@@ -96,7 +96,7 @@ class Probe(ModelFacts):
                 multi_label=is_multi_label(inner),
                 token_labels=tokens,
                 reads=reads,
-                passed_over=_passed_over(inner, batch) if reads == "last" else None,
+                skipped_pad_id=_skipped_pad_id(inner, batch) if reads == "last" else None,
                 trim=None if tokens else find_trim(calls, logits, mask, reads),
                 heads=recorded[0][0].shape[1] if seen else 0,
                 attention_width=recorded[0][0].shape[1] * recorded[0][0].shape[3] if seen else 0,
@@ -187,8 +187,8 @@ class Probe(ModelFacts):
         alone = _without_padding(batch.rows(batch.mask.sum(-1).argmax()[None]))
         specimens = [batch.rows(_extremes(batch.mask)), alone]
         ids = alone.inputs.get("input_ids")
-        if self.passed_over is not None and ids is not None and ids.shape[1] > 1:
-            ended = torch.cat([ids[:, :-1], torch.full_like(ids[:, -1:], self.passed_over)], 1)
+        if self.skipped_pad_id is not None and ids is not None and ids.shape[1] > 1:
+            ended = torch.cat([ids[:, :-1], torch.full_like(ids[:, -1:], self.skipped_pad_id)], 1)
             specimens.append(replace(alone, inputs={**alone.inputs, "input_ids": ended}))
         return specimens
 
@@ -209,8 +209,8 @@ class Probe(ModelFacts):
         if self.reads == "first":
             return batch.mask.long().argmax(-1)
         read, ids = batch.mask, batch.inputs.get("input_ids")
-        if self.passed_over is not None and ids is not None:
-            read = read & (ids != self.passed_over)
+        if self.skipped_pad_id is not None and ids is not None:
+            read = read & (ids != self.skipped_pad_id)
         return (read * torch.arange(read.shape[1], device=read.device)).argmax(-1)
 
 
@@ -292,7 +292,7 @@ def _warn_of_mixed_padding(model: nn.Module, batch: Mapping[str, Tensor]) -> Non
         return
     # A token classifier's logits have those of padding after those of the text.
     unpadded = padded[:, : alone.shape[1]] if padded.ndim > 2 else padded
-    rounding = max(MIXED, torch.finfo(alone.dtype).eps ** 0.5)
+    rounding = max(PADDING_TOLERANCE, torch.finfo(alone.dtype).eps ** 0.5)
     if (unpadded - alone).abs().max() > rounding * alone.abs().max():
         _LOG.warning(
             "%s also reads padding: the label of a text depends on the longest text of its batch",
@@ -384,7 +384,7 @@ def _position_read(logits: Tensor, last_state: Tensor, mask: Tensor) -> Reads:
     return "last" if row[-1] > 0 and not row[:-1].any() else "first"
 
 
-def _passed_over(model: nn.Module, batch: Mapping[str, Tensor]) -> int | None:
+def _skipped_pad_id(model: nn.Module, batch: Mapping[str, Tensor]) -> int | None:
     """The id of padding if the head looks for the last token by ids; None otherwise.
 
     Such a head reads an earlier token if the last one of a text without padding has that id.

@@ -81,9 +81,9 @@ class WordRelations(Objective):
         real = batch.mask[:, None].expand(ours.shape[:-1])
         return divergences(ours, theirs, real).sum(-1).mean(1) / batch.mask.sum(-1).square().clamp(min=1)
 
-    def _triplets(self, bent: Tensor, batch: Batch) -> Float[Tensor, " batch"]:
+    def _triplets(self, angle_errors: Tensor, batch: Batch) -> Float[Tensor, " batch"]:
         different = triplets_among(batch.mask, self.window)
         if self.divergence == "squared":
-            return mean_over_layers(bent, different)
-        total = (bent * different[:, None]).flatten(2).sum(-1).mean(1)
+            return mean_over_layers(angle_errors, different)
+        total = (angle_errors * different[:, None]).flatten(2).sum(-1).mean(1)
         return total / counted_triplets(batch.mask, self.window)

@@ -16,7 +16,7 @@ from gradistill.data.changed_copies import COARSE, coalitions_by_rate
 from gradistill.signals.base import CHANGED_WORDS
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.word_replacement import Replacement, known_words, own_words, stand_ins
+from gradistill.signals.word_replacement import Replacement, mask_id_and_pool, own_words, word_ids_of
 
 Sizes = Literal["rate", "shapley"]
 
@@ -54,8 +54,8 @@ class CopyLogits(DrawnLogits):
 
         Raises DataError for a batch without word ids or without replacement tokens.
         """
-        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
-        filler, pool = stand_ins(batch, self.replacement)
+        ids, numbers = batch.inputs["input_ids"].cpu().numpy(), word_ids_of(batch).cpu().numpy()
+        filler, pool = mask_id_and_pool(batch, self.replacement)
         changed = [
             self._copies_of(row_ids, words, one, filler, pool)
             for row_ids, words in zip(ids, numbers, strict=True)

@@ -26,7 +26,7 @@ from gradistill.models.facts import ModelFacts
 from gradistill.signals.base import CHANGED_WORDS, Layout, Signal
 from gradistill.signals.explained import EXPLAINED_TARGET
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.word_replacement import known_words, row_generator, stand_ins
+from gradistill.signals.word_replacement import mask_id_and_pool, row_generator, word_ids_of
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class CounterfactualEdit(Signal):
 
     def _replaced(self, batch: Batch) -> Int[Tensor, "batch token"]:
         """Token ids of the texts with every word replaced."""
-        ids, words = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
-        mask, pool = stand_ins(batch, self.replacement)
+        ids, words = batch.inputs["input_ids"].cpu().numpy(), word_ids_of(batch).cpu().numpy()
+        mask, pool = mask_id_and_pool(batch, self.replacement)
         others = ids.copy()
         for row, of_row in enumerate(words):
             positions = np.flatnonzero(of_row >= 0)
@@ -152,7 +152,7 @@ def _edits(
     batch: Batch, others: Int[Tensor, "batch token"], changes: Float[Tensor, "batch token"]
 ) -> tuple[Int[Tensor, "edit token"], Int[Tensor, " edit"]]:
     """Token ids of all edits to try, those of the fewest words first, and the index of each edit's example."""
-    words, ids = known_words(batch), batch.inputs["input_ids"]
+    words, ids = word_ids_of(batch), batch.inputs["input_ids"]
     count = int(words.max()) + 1
     present = torch.zeros(len(words), count + 1, dtype=torch.bool, device=words.device)
     present.scatter_(1, words + 1, True)

@@ -15,7 +15,7 @@ from gradistill.batch import Batch
 from gradistill.data.changed_copies import COARSE, coalitions_by_rate
 from gradistill.signals.drawn_logits import DrawnLogits
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.word_replacement import known_words, own_words, stand_ins
+from gradistill.signals.word_replacement import mask_id_and_pool, own_words, word_ids_of
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class InterchangeLogits(DrawnLogits):
 
         Raises DataError for a batch without word ids or without tokens to draw from.
         """
-        ids, words = batch.inputs["input_ids"].cpu().numpy(), known_words(batch).cpu().numpy()
-        _, pool = stand_ins(batch, "tokens")
+        ids, words = batch.inputs["input_ids"].cpu().numpy(), word_ids_of(batch).cpu().numpy()
+        _, pool = mask_id_and_pool(batch, "tokens")
         copies = len(sets) * self.copies
         sources = np.repeat(ids[:, None], copies, axis=1)
         taken = np.zeros(sources.shape, dtype=bool)

@@ -15,7 +15,7 @@ from gradistill.errors import DataError
 from gradistill.signals.base import Signal
 from gradistill.signals.compute import SignalValues
 from gradistill.signals.word_attributions import WordScores, WordsRead
-from gradistill.signals.word_replacement import known_words
+from gradistill.signals.word_replacement import word_ids_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class PrecomputedTeacher:
             )
         arrays: list[Any] = [of_rows[row] for row in rows]
         if isinstance(signal, WordScores | WordsRead):
-            count = max(int(known_words(batch).max()) + 1, 1)  # only words that the student reads matter
+            count = max(int(word_ids_of(batch).max()) + 1, 1)  # only words that the student reads matter
             arrays = [_as_long_as(count, array) for array in arrays]
         return torch.from_numpy(np.stack(arrays)).to(batch.mask.device)
 

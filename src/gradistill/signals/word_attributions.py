@@ -15,7 +15,7 @@ from gradistill.models.facts import ModelFacts
 from gradistill.signals.attribution_scores import AttributionScores
 from gradistill.signals.base import Layout, Signal, TargetSignal
 from gradistill.signals.forward_pass import ForwardPass, Needs
-from gradistill.signals.word_replacement import known_words
+from gradistill.signals.word_replacement import word_ids_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class WordScores(TargetSignal):
     signed: bool = False
 
     def of_text(self, forward: ForwardPass) -> Float[Tensor, "batch view word"]:
-        return self.of_words(self.token_scores.compute(forward), known_words(forward.batch))
+        return self.of_words(self.token_scores.compute(forward), word_ids_of(forward.batch))
 
     @property
     def token_scores(self) -> AttributionScores:
@@ -65,7 +65,7 @@ class WordsRead(Signal):
         return Needs()
 
     def compute(self, forward: ForwardPass) -> Float[Tensor, "batch word"]:
-        words = known_words(forward.batch)
+        words = word_ids_of(forward.batch)
         tokens = (words >= 0).to(forward.logits).unsqueeze(1)
         return (summed_by_word(tokens, words)[:, 0] > 0).to(tokens)
 

@@ -15,7 +15,7 @@ from gradistill.errors import DataError
 Replacement = Literal["mask", "tokens", "either"]
 
 
-def stand_ins(batch: Batch, replacement: Replacement) -> tuple[int, Int[np.ndarray, " pool"]]:
+def mask_id_and_pool(batch: Batch, replacement: Replacement) -> tuple[int, Int[np.ndarray, " pool"]]:
     """The mask token's id, and the tokens to draw from (the mask token alone if the batch has none).
 
     Raises DataError if the batch lacks what ``replacement`` needs.
@@ -37,7 +37,7 @@ def stand_ins(batch: Batch, replacement: Replacement) -> tuple[int, Int[np.ndarr
     return mask, np.array([mask]) if pool is None else pool.cpu().numpy()
 
 
-def known_words(batch: Batch) -> Int[Tensor, "batch token"]:
+def word_ids_of(batch: Batch) -> Int[Tensor, "batch token"]:
     """The word index of each token, −1 for tokens of no word. Raises DataError for a batch without word ids."""
     if batch.word_ids is None:
         raise DataError(

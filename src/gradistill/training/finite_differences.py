@@ -22,7 +22,7 @@ agree: along its own gradient, the projection of a student of base size is curve
 SETTLED = 0.01
 """A difference has converged if a ten times shorter step changes it by less than this, relatively."""
 
-SHARE_LOST = 0.25
+MAX_JOINT_DIFFERENCE = 0.25
 """Allowed difference when all matrices move at once. Each contributes ±1 to the sum by autograd, so it is a share of
 one matrix's contribution."""
 
@@ -119,7 +119,7 @@ def compared_together(
             step: float, moves: Any = moves, expected: float = expected, room: float = room
         ) -> DerivativeComparison:
             comparison = _read("all matrices together", moves, expected, step * room, projected)
-            return replace(comparison, allowed=SHARE_LOST)
+            return replace(comparison, allowed=MAX_JOINT_DIFFERENCE)
 
         yield _settled(read)
 

@@ -140,7 +140,7 @@ class Step:
         """The factor for drawn views: the number of views that one computed view stands for."""
         signals = self.named_signals[term.name, "student"].values()
         targets = [signal.target for signal in signals if isinstance(signal, TargetSignal)]
-        return max((target.stands_for(batch.drawn) for target in targets), default=1)
+        return max((target.sampling_factor(batch.drawn) for target in targets), default=1)
 
     def _named(self, term: Term, role: Role, values: SignalValues) -> Signals:
         signals = {name: values[signal] for name, signal in self.named_signals[term.name, role].items()}
