@@ -22,7 +22,7 @@ from gradistill.auditing.predictor import ClassifierPredictor
 from gradistill.auditing.shown_examples import chosen_examples
 from gradistill.cli.app import app
 from gradistill.cli.audit_command import parse_fail_under, steps_of
-from gradistill.commands.audit import AuditChoice, audit
+from gradistill.commands.audit import AuditChoice, audit, judged_again
 from gradistill.commands.finetune import finetune
 from gradistill.commands.recorded_data import read_as_trained
 from gradistill.data import DataChoice, load_splits, read_splits
@@ -403,6 +403,25 @@ def test_what_does_not_fit_is_refused_before_any_work(small: Any, tmp_path: Path
     (tmp_path / "b" / "mine.txt").write_text("")
     with pytest.raises(RecipeError, match="no audit of ours: mine.txt"):
         audit(two, [two], small.choice("two"), tmp_path / "b")
+
+
+def test_an_audit_that_is_judged_again_is_the_one_that_had_these_limits(small: Any, tmp_path: Path) -> None:
+    two, data = str(small.teachers["two"]), small.choice("two")
+    few = AuditChoice(
+        faithfulness_rows=0, perturbed_rows=0, shapley_rows=0, expected_gradients_rows=0, floor_rows=2
+    )
+    judging = replace(few, limits={"label_loyalty": 1.0, "span": 0.5})
+    audit(two, [two], data, tmp_path / "a", few)
+    audit(two, [two], data, tmp_path / "b", judging)
+    again = judged_again(tmp_path / "a", judging)
+    found, wanted = (json.loads((tmp_path / name / "audit.json").read_text()) for name in "ab")
+    assert [(part.pop("seconds"), part.pop("created")) for part in (found, wanted)]
+    assert found == wanted
+    assert again["failed"] == [
+        {"student": again["students"][0]["name"], "figure": "span", "value": None, "limit": 0.5}
+    ]
+    assert "was not measured, its limit is" in (tmp_path / "a" / "audit.html").read_text()
+    audit(two, [two], data, tmp_path / "a", few, overwrite=True)  # it is an audit of ours still
 
 
 @pytest.mark.parametrize("given", ["label", "label_loyalty=", "=0.5", "label_loyalty=much", "a=nan"])

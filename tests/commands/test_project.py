@@ -68,6 +68,9 @@ class StandIns:
         self.reference = choice.reference
         self.made.append("audit")
 
+    def judged(self, _: Path, choice: Any) -> None:
+        self.made.append(f"judged by {dict(choice.limits)}")
+
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> StandIns:
@@ -75,6 +78,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> StandIns:
     for name in ("finetune", "distill"):
         monkeypatch.setattr(module, name, own.trained)
     monkeypatch.setattr(module, "audit", own.audited)
+    monkeypatch.setattr(module, "judged_again", own.judged)
     monkeypatch.setattr(module, "project_page", lambda *_: "page")
     return own
 
@@ -95,6 +99,10 @@ def test_what_is_finished_stays_and_what_depends_on_a_change_is_made_again(
     with logged(lines):
         assert made() == ["teacher", "student", "audit"]
         assert made() == []
+        assert made("max_rows: 4", "max_rows: 4, fail_under: {label: 0.9}") == ["judged by {'label': 0.9}"]
+        assert made() == []
+        assert made("fail_under: {label: 0.9}", "fail_under: {label: 0.8}") == ["judged by {'label': 0.8}"]
+        assert made(", fail_under: {label: 0.8}", "") == ["judged by {}"]
         assert made("max_rows: 4", "max_rows: 5") == ["audit"]
         assert "audit: made again: audit.max_rows was 4, is 5" in lines
         stages.weights = "second"

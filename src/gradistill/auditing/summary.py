@@ -115,7 +115,7 @@ def summed_up(
     reference = _reference(audited, seed)
     for k, name in enumerate(audited.names):
         figures = _figures(audited, k, seed)
-        failed += _under(name, figures, limits)
+        failed += _under(name, as_dict(figures), limits)
         trained = audited.trained[k] if audited.trained else {}
         shown = _with_reference(as_dict(figures), reference.get(name, {}))
         students.append({
@@ -266,12 +266,22 @@ def _calibration(audited: Audited) -> list[dict[str, Any]]:
     return found
 
 
+def with_limits(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
+    """The content of an ``audit.json`` with other ``limits``: which figures are below them, and the verdict.
+
+    Example: ``with_limits(audit, {"response": 0.8})["failed"]``
+    """
+    students = audit["students"]
+    failed = [fault for student in students for fault in _under(student["name"], student["figures"], limits)]
+    return {**audit, "verdict": _whole_verdict(students, failed, limits), "failed": failed}
+
+
 def _under(
-    name: str, groups: Mapping[str, Mapping[str, Estimate]], limits: Mapping[str, float]
+    name: str, groups: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """The figures that are below their limit or missing."""
-    figures = {name: e.as_dict() for name, e in without_groups(groups).items()}
-    values = {name: figures[name]["value"] if name in figures else None for name in limits}
+    figures = without_groups(groups)
+    values = {name: (figures.get(name) or {}).get("value") for name in limits}
     return [
         {"student": name, "figure": figure, "value": value, "limit": limits[figure]}
         for figure, value in values.items()

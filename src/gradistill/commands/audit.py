@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from gradistill.auditing.shown_examples import chosen_examples
+from gradistill.auditing.summary import with_limits
+from gradistill.auditing.verdict import judged
 from gradistill.commands.audit_choice import AuditChoice
 from gradistill.commands.audit_job import AuditJob
 from gradistill.commands.audit_measurements import EXAMPLES
@@ -89,7 +93,7 @@ def audit(
             remedy="leave unlabelled out, or pass those rows as data",
         )
     check_output(output, AUDIT, overwrite=overwrite)
-    choice = replace(choice, limits={figure_of(name): limit for name, limit in choice.limits.items()})
+    choice = replace(choice, limits=_by_figure(choice.limits))
     refuse_other_columns(teacher, data)
     start = perf_counter()
     models = AuditModels.load(teacher, students, choice.reference, choice.loading)
@@ -97,9 +101,33 @@ def audit(
     with locked_output(output, AUDIT), draft_folder(output) as draft:
         check_output(output, AUDIT, overwrite=overwrite)  # another process may have finished meanwhile
         figures = job.measured(draft)
-        examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
-        (draft / PAGE).write_bytes(audit_page(figures, examples).encode("utf-8", "backslashreplace"))
-        (draft / TABLE).write_bytes(audit_table(figures).encode("utf-8", "backslashreplace"))
-        (draft / FIGURES).write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        put_in_place(draft, output, AUDIT)
+        _put_in_place(draft, output, figures, choice)
     return AuditResult(figures, output, PAGE)
+
+
+def judged_again(output: str | Path, choice: AuditChoice) -> AuditResult:
+    """An audit that was made before, with the limits of ``choice``: its verdict, files and page change, no figure.
+
+    Raises RecipeError for a folder in which another process works.
+    """
+    output = path_of(output)
+    with locked_output(output, AUDIT), draft_folder(output) as draft:
+        limits = _by_figure(choice.limits)
+        figures = judged(with_limits(read_object(output / FIGURES), limits), limits)
+        shutil.copyfile(output / EXAMPLES, draft / EXAMPLES)
+        _put_in_place(draft, output, figures, choice)
+    return AuditResult(figures, output, PAGE)
+
+
+def _by_figure(limits: Mapping[str, float]) -> dict[str, float]:
+    """The limits by the names of their figures in ``audit.json``."""
+    return {figure_of(name): limit for name, limit in limits.items()}
+
+
+def _put_in_place(draft: Path, output: Path, figures: Mapping[str, Any], choice: AuditChoice) -> None:
+    """Write figures, page and table next to the examples in ``draft``, and move all into ``output``."""
+    examples = chosen_examples(draft / EXAMPLES, choice.examples, seed=choice.seed)
+    (draft / PAGE).write_bytes(audit_page(figures, examples).encode("utf-8", "backslashreplace"))
+    (draft / TABLE).write_bytes(audit_table(figures).encode("utf-8", "backslashreplace"))
+    (draft / FIGURES).write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    put_in_place(draft, output, AUDIT)

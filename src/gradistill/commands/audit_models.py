@@ -82,7 +82,7 @@ class AuditModels:
     ) -> AuditModels:
         """Load all models. Raises ModelError for models that cannot be loaded."""
         names = _short_names([source_name(student) for student in students])
-        if isinstance(teacher, PromptedTeacher) and isinstance(reference, str):  # made as the teacher was
+        if isinstance(teacher, PromptedTeacher) and isinstance(reference, str | Path):  # trained likewise
             reference = PromptedTeacher(reference, teacher.template)
         return cls(
             AuditModel.load(teacher, "teacher", source_name(teacher), tokens=True, loading=loading),

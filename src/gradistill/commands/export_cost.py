@@ -67,9 +67,8 @@ class CostedModel:
             return None
         if isinstance(predictor, OnnxPredictor):
             return cls(name, predictor.tokenizer, file=predictor.file, max_length=max_length)
-        model: Any = (
-            given.model or predictor.model
-        )  # one in narrow numbers has no gradients, and is the predictor's
+        # A model in narrow numbers has no gradients here, so that only its predictor holds it.
+        model: Any = predictor.model if given.model is None else given.model
         if is_spread(model):
             return None
         return cls(name, predictor.tokenizer, model.to("cpu").eval(), max_length=max_length)

@@ -6,13 +6,14 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from gradistill.commands.audit import FIGURES as AUDIT_FIGURES
 from gradistill.commands.audit import PAGE as AUDIT_PAGE
-from gradistill.commands.audit import audit
+from gradistill.commands.audit import audit, judged_again
 from gradistill.commands.content_hashes import (
     LABELLED_SPLITS,
     UNLABELLED_SPLITS,
@@ -64,13 +65,14 @@ class Stage:
     """A stage of a project. It is up to date while ``needs`` equals its ledger entry and the ``result`` file exists.
 
     ``result`` is the file that only a finished stage has. ``make`` replaces an earlier result, and resumes an
-    unfinished one.
+    unfinished one. ``judge`` is enough where only the limits (``fail_under``) have changed.
     """
 
     name: str
     result: Path
     needs: Mapping[str, Any]
     make: Callable[[], Any]
+    judge: Callable[[], Any] | None = None
 
 
 @dataclass
@@ -202,6 +204,12 @@ def _run_stage(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
         ledger.enter(stage, before.get("seconds") or 0.0)
         stages[stage.name] = {"outcome": "kept", "seconds": before.get("seconds")}
         return
+    if before is not None and finished and stage.judge is not None and _other_limits_alone(before, stage):
+        logger.info(f"{stage.name}: finished, judged by other limits")
+        stage.judge()
+        ledger.enter(stage, before.get("seconds") or 0.0)
+        stages[stage.name] = {"outcome": "kept", "seconds": before.get("seconds")}
+        return
     logger.info(f"{stage.name}: {_why(before, finished, stage)}")
     ledger.strike(stage)
     start = perf_counter()
@@ -209,6 +217,11 @@ def _run_stage(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
     seconds = perf_counter() - start
     ledger.enter(stage, seconds)
     stages[stage.name] = {"outcome": "made", "seconds": round(seconds, 1)}
+
+
+def _other_limits_alone(before: Mapping[str, Any], stage: Stage) -> bool:
+    changed = [path for path, _, _ in differences(before.get("needs"), dict(stage.needs))]
+    return all(path.startswith(f"{stage.name}.fail_under") for path in changed)
 
 
 def _why(before: Mapping[str, Any] | None, finished: bool, stage: Stage) -> str:
@@ -274,7 +287,7 @@ def _audit_stage(plan: Project, both: Mapping[str, Any], teacher: AnyTeacher) ->
             except Exception as error:  # whatever a tracker raises, the audit is complete
                 logger.warning(f"audit: not sent to {tracker}: {first_line(error)}")
 
-    return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make)
+    return Stage(AUDIT, folder / AUDIT_FIGURES, needs, make, partial(judged_again, folder, choice))
 
 
 def _export_stage(
