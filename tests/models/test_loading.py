@@ -511,7 +511,13 @@ def test_a_name_that_is_no_folder_is_called_so() -> None:
 def test_labels_that_contradict_each_other_are_noted_and_the_outputs_names_stay(tmp_path: Path) -> None:
     build("bert", labels=2).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for ids, noted in (({"neg": 1, "pos": 0}, True), ({"neg": 0, "pos": 1}, False), ({"LABEL_0": 0}, False)):
+    other, damaged = {"neg": 1, "pos": 0}, True
+    for ids, noted in (
+        (other, True),
+        ({"neg": 0, "pos": 1}, False),
+        ({"LABEL_0": 0}, False),
+        (damaged, False),
+    ):
         changed = config | {"id2label": {"0": "neg", "1": "pos"}, "label2id": ids}
         (tmp_path / "config.json").write_text(json.dumps(changed))
         with logged([]) as lines:

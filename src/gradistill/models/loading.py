@@ -392,10 +392,10 @@ def _refuse_odd_outputs(name: str | Path, config: PreTrainedConfig) -> None:
 
 def settle_label_ids(name: str | Path, config: PreTrainedConfig) -> None:
     """Let ``label2id`` follow ``id2label``, which names the outputs; warn where it named them otherwise."""
-    names = config.id2label or {}
-    before, ids = config.label2id or {}, {label: int(place) for place, label in names.items()}
+    names = names_in(config)
+    before, ids = config.label2id, {label: place for place, label in names.items()}
     config.label2id = ids
-    if before != ids and before.keys() == ids.keys():
+    if isinstance(before, dict) and before != ids and before.keys() == ids.keys():
         listed = ", ".join(f"{place} = {label}" for place, label in names.items())
         logger.warning(
             f"{name}: label2id of config.json contradicts its id2label, by which the outputs are {shortened(listed)}. "
