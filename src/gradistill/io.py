@@ -68,6 +68,14 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, An
         yield path, before, now
 
 
+def shown_differences(before: Any, now: Any) -> list[str]:
+    """The ``differences`` as lines of a message.
+
+    Example: ``shown_differences({"a": 1}, {"a": 2}) == ["a: 1 before, 2 now"]``
+    """
+    return [f"{path}: {old!r} before, {new!r} now" for path, old, new in differences(before, now)]
+
+
 def checksum_of(file: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     checksum = hashlib.sha256()

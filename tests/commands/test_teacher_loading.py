@@ -127,7 +127,7 @@ def test_an_audit_leaves_the_gradients_of_such_a_teacher_out(
         "need gradients, and the teacher is a PyTorch model in bfloat16" in w for w in found["warnings"]
     )
     loaded = AuditModel.load(str(decoders["qwen2"]), "teacher", "teacher", loading=TeacherLoading("bfloat16"))
-    costed = CostedModel.of("teacher", loaded)
+    costed = CostedModel.of("teacher", loaded, 16)
     assert costed is not None
     assert costed.size()["parameters"] > 0  # it has no gradients, and a size
     with pytest.raises(RecipeError, match="is given for a function"):

@@ -83,9 +83,9 @@ def test_a_search_that_rewards_no_training_warns(tmp_path: Path) -> None:
     best = {"metric": 0.8, "response_loyalty": 0.961}
     one = module._Search(None, None, tmp_path, Tuning(resolve, SPACE), SPACE)
     with logged(lines := []):
-        one._warn_of_floors([best], {"response_loyalty": 0.961})
-        one._warn_of_floors([best], {"response_loyalty": 0.4})
-        one._warn_of_floors([], {})
+        one._warn_of_floors(best, {"response_loyalty": 0.961})
+        one._warn_of_floors(best, {"response_loyalty": 0.4})
+        one._warn_of_floors(best, {})
     assert len(lines) == 1
     assert "response loyalty is 0.961, and that of the student before its first step 0.961" in lines[0]
 

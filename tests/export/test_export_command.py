@@ -138,12 +138,10 @@ def test_a_costed_model_is_timed_at_its_own_length() -> None:
     """A teacher that reads a prompt needs more tokens than its student."""
     words = tokenizer(WORDS)
     costed = [
-        export_cost.CostedModel("teacher", words, build("bert"), max_length=9),
-        export_cost.CostedModel("student", words, build("bert")),
+        export_cost.CostedModel("teacher", words, 9, build("bert")),
+        export_cost.CostedModel("student", words, 5, build("bert")),
     ]
-    lengths = [
-        model.timed([(" ".join(WORDS[:20]),)], 5).batches[1][0]["input_ids"].shape[1] for model in costed
-    ]
+    lengths = [model.timed([(" ".join(WORDS[:20]),)]).batches[1][0]["input_ids"].shape[1] for model in costed]
     assert lengths == [9, 5]
 
 

@@ -111,11 +111,10 @@ def summed_up(
     seed: int = 0,
 ) -> dict[str, Any]:
     """The content of ``audit.json`` (docs/audit.md). ``about`` has the records of models, data and versions."""
-    students, failed = [], []
+    students = []
     reference = _reference(audited, seed)
     for k, name in enumerate(audited.names):
         figures = _figures(audited, k, seed)
-        failed += _under(name, as_dict(figures), limits)
         trained = audited.trained[k] if audited.trained else {}
         shown = _with_reference(as_dict(figures), reference.get(name, {}))
         students.append({
@@ -127,10 +126,8 @@ def summed_up(
     sampled = [[own.columns for own in part] for part in audited.sampled]
     parts = [part for part in (audited.columns, audited.faithful, *sampled) if part]
     students_of = [dict(zip(audited.names, part, strict=True)) for part in parts]
-    return {
+    summary = {
         "schema": SCHEMA,
-        "verdict": _whole_verdict(students, failed, limits),
-        "failed": failed,
         "attribution": {
             **_described(method),
             "randomised": {part: estimate.as_dict() for part, estimate in audited.when_random.items()},
@@ -141,6 +138,7 @@ def summed_up(
         "comparisons": [_difference(entry, audited) for entry in compared(students_of, seed=seed)],
         "meanings": meanings_of(task.kind),
     }
+    return with_limits(summary, limits)
 
 
 def _figures(audited: Audited, k: int, seed: int) -> dict[str, dict[str, Estimate]]:
@@ -267,13 +265,19 @@ def _calibration(audited: Audited) -> list[dict[str, Any]]:
 
 
 def with_limits(audit: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any]:
-    """The content of an ``audit.json`` with other ``limits``: which figures are below them, and the verdict.
+    """The content of ``audit.json`` with these ``limits``: which figures are below them, and the verdict. ``audit`` may
+    have other limits, or none yet.
 
     Example: ``with_limits(audit, {"response": 0.8})["failed"]``
     """
     students = audit["students"]
     failed = [fault for student in students for fault in _under(student["name"], student["figures"], limits)]
-    return {**audit, "verdict": _whole_verdict(students, failed, limits), "failed": failed}
+    of_limits = {
+        "schema": audit["schema"],
+        "verdict": _whole_verdict(students, failed, limits),
+        "failed": failed,
+    }
+    return of_limits | {name: part for name, part in audit.items() if name not in of_limits}
 
 
 def _under(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain, product
@@ -272,14 +272,14 @@ def recipe_of(plan: BenchPlan, task_name: str, method_name: str, layers: int, se
     return recipe
 
 
-def fingerprint(cell: Cell, rows: Mapping[str, Any]) -> str:
+def fingerprint(cell: Cell, rows: Mapping[str, Any], content: Callable[[str], str] = content_hash) -> str:
     """A hash of the inputs of a cell's figures: its recipe, and the rows and teacher that ``rows`` describes.
 
-    Descriptions do not count, and a checkpoint counts by its content.
+    Descriptions do not count, and a checkpoint counts by the hash of its ``content``.
     """
     recipe = {name: value for name, value in cell.recipe.as_dict().items() if name not in DESCRIPTIONS}
     if checkpoint := cell.recipe.student.checkpoint:
-        recipe["student"] = {**recipe["student"], "checkpoint": content_hash(checkpoint)}
+        recipe["student"] = {**recipe["student"], "checkpoint": content(checkpoint)}
     return digest({"recipe": recipe, **rows})[:16]
 
 

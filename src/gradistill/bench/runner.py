@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from gradistill.bench.task_setup import (
     with_lengths,
     written_recipe,
 )
+from gradistill.commands.content_hashes import content_hash
 from gradistill.commands.output_folder import FolderKind, locked_output
 from gradistill.commands.run_folder import finished_run, recorded_metrics
 from gradistill.data.tasks import metric_title
@@ -135,10 +136,11 @@ class Bench:
     def _train(self, wanted: Sequence[Cell]) -> None:
         count = len(wanted)
         wanted = with_lengths([cell for cell in wanted if cell.task in self.tasks], self.tasks)
+        content = cache(content_hash)  # cells share checkpoints
         for cell in wanted:
             task = self.tasks[cell.task]
             inputs = {"rows": task.rows.fingerprint, "teacher": task.fingerprint}
-            self.fingerprints[cell.key] = mark = fingerprint(cell, inputs)
+            self.fingerprints[cell.key] = mark = fingerprint(cell, inputs, content)
             line = self.lines.get(cell.key, {})
             if line.get("fingerprint") == earlier_fingerprint(cell, inputs):
                 line["fingerprint"] = mark

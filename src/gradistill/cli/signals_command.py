@@ -65,6 +65,12 @@ class StoreOutput(LoadingOptions):
         bool, typer.Option("--repair", help="Write damaged shards of a finished store again.")
     ] = False
 
+    @property
+    def held(self) -> dict[str, Any]:
+        """The given value of each option."""
+        own = {"--output": self.output, "--write-texts": self.write_texts, "--encoding": self.encoding}
+        return {**super().held, **own, "--repair": self.repair or None}
+
 
 def signals(
     *,
@@ -78,13 +84,12 @@ def signals(
     """Write the teacher signals that a recipe needs into a store; or show, list and delete stores."""
     log.set_up()
     if existing.action is not None:
-        given = {"--teacher": teacher, "--data": data.data, **written.held}
-        named = {
-            "--output": written.output,
-            "--write-texts": written.write_texts,
-            "--encoding": written.encoding,
-        }
-        return _managed(existing.action, existing, {**given, **named, "--repair": written.repair or None})
+        _refuse_idle(
+            {"--teacher": teacher, "--data": data.data, **written.held},
+            f"gradistill signals {existing.action}, which writes no store",
+            f"gradistill signals {existing.action} FOLDER",
+        )
+        return _managed(existing.action, existing)
     from gradistill.commands import store_signals as command
     from gradistill.commands.signal_stores import DEFAULT_ENCODING, StoreSettings
 
@@ -92,7 +97,7 @@ def signals(
     choice = data.choice()
     if written.write_texts is not None:
         resolved = recipe.load_for(teacher, data.task)
-        return _write_texts(choice, written, resolved, {"--teacher": teacher, **written.held})
+        return _write_texts(choice, written, resolved, teacher)
     source = _given("--teacher", teacher)
     resolved = recipe.load_for(source, data.task)
     settings = StoreSettings(
@@ -103,24 +108,28 @@ def signals(
     return _print(command.store_signals(source, choice, written.output, resolved, settings=settings))
 
 
-def _write_texts(
-    choice: DataChoice, written: StoreOutput, recipe: Recipe, of_teacher: dict[str, str | None]
-) -> None:
+def _write_texts(choice: DataChoice, written: StoreOutput, recipe: Recipe, teacher: str | None) -> None:
     from gradistill.commands.write_texts import write_texts
-    from gradistill.errors import RecipeError
 
-    idle = {**of_teacher, "--output": written.output, "--encoding": written.encoding}
-    idle |= {"--repair": written.repair or None}
-    if given := [name for name, value in idle.items() if value is not None]:
-        raise RecipeError(
-            f"{given[0]} was given with --write-texts, which writes texts and needs no teacher",
-            expected="--data, --method and settings of the recipe",
-            remedy=f"leave {given[0]} out",
-        )
+    _refuse_idle(
+        {"--teacher": teacher, **written.held, "--write-texts": None},
+        "--write-texts, which writes texts and needs no teacher",
+        "--data, --method and settings of the recipe",
+    )
     assert written.write_texts is not None
     counts = write_texts(choice, written.write_texts, recipe)
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     write(f"written to {written.write_texts}: {parts}")
+
+
+def _refuse_idle(options: dict[str, Any], other: str, expected: str) -> None:
+    """Raise RecipeError if one of these ``options`` is given, which have no effect with the ``other``."""
+    from gradistill.errors import RecipeError
+
+    if given := [name for name, value in options.items() if value is not None]:
+        raise RecipeError(
+            f"{given[0]} was given with {other}", expected=expected, remedy=f"leave {given[0]} out"
+        )
 
 
 def _given(option: str, value: str | None) -> str:
@@ -135,16 +144,10 @@ def _given(option: str, value: str | None) -> str:
     return value
 
 
-def _managed(action: str, existing: StoreAction, of_writing: dict[str, Any]) -> None:
+def _managed(action: str, existing: StoreAction) -> None:
     from gradistill.commands.signal_stores import check
     from gradistill.errors import RecipeError
 
-    if idle := [name for name, value in of_writing.items() if value is not None]:
-        raise RecipeError(
-            f"{idle[0]} was given with gradistill signals {action}, which writes no store",
-            expected=f"gradistill signals {action} FOLDER",
-            remedy=f"leave {idle[0]} out",
-        )
     folder, verify = existing.folder, known_verification(existing.verify)
     one_of("gradistill signals", action, ("show", "list", "delete"))
     if action == "list":

@@ -198,11 +198,13 @@ class _Job:
         costed = []
         if self.teacher is not None:
             costed.append(CostedModel.of("teacher", self.teacher, _length_of(self.teacher, self.max_length)))
-        costed.append(CostedModel.of("student", self.original))
+        costed.append(CostedModel.of("student", self.original, self.max_length))
         graphs = [name for name in ("onnx", "int8") if name in predictors]
-        costed += [CostedModel(name, self.tokenizer, file=predictors[name].file) for name in graphs]
+        costed += [
+            CostedModel(name, self.tokenizer, self.max_length, file=predictors[name].file) for name in graphs
+        ]
         texts = self.rows.texts if self.rows and self.choice.timing else ()
-        return measured_costs([model for model in costed if model], texts, self.max_length)
+        return measured_costs([model for model in costed if model], texts)
 
     def _windows(self) -> dict[str, Any]:
         """The student's windows for long texts, if it was trained with windows."""

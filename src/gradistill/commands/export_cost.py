@@ -47,31 +47,28 @@ TIMED_ROWS = {SINGLE: 100, BATCH: 320}
 
 @dataclass(frozen=True)
 class CostedModel:
-    """A model to measure: a PyTorch classifier (``model``), or an ONNX ``file``.
-
-    ``max_length``: the length at which this model reads texts, where it is not that of all.
-    """
+    """A model to measure: a PyTorch classifier (``model``), or an ONNX ``file``. It reads ``max_length`` tokens."""
 
     name: str
     tokenizer: PreTrainedTokenizerBase
+    max_length: int
     model: Any = None
     file: Path | None = None
-    max_length: int | None = None
 
     @classmethod
-    def of(cls, name: str, given: AuditModel, max_length: int | None = None) -> CostedModel | None:
+    def of(cls, name: str, given: AuditModel, max_length: int) -> CostedModel | None:
         """The costed model of a loaded model, moved to the CPU. None for a function, which has no size here, for
         several models, and for one that is spread over devices."""
         predictor = given.predictor
         if isinstance(predictor, FunctionPredictor | MeanPredictor | LabelPredictor):
             return None
         if isinstance(predictor, OnnxPredictor):
-            return cls(name, predictor.tokenizer, file=predictor.file, max_length=max_length)
+            return cls(name, predictor.tokenizer, max_length, file=predictor.file)
         # A model in narrow numbers has no gradients here, so that only its predictor holds it.
         model: Any = predictor.model if given.model is None else given.model
         if is_spread(model):
             return None
-        return cls(name, predictor.tokenizer, model.to("cpu").eval(), max_length=max_length)
+        return cls(name, predictor.tokenizer, max_length, model.to("cpu").eval())
 
     def size(self) -> dict[str, Any]:
         """``bytes`` on disk, and ``parameters`` and ``embeddings`` of a PyTorch model."""
@@ -79,14 +76,13 @@ class CostedModel:
             return {"bytes": file_bytes(self.file)}
         return {"bytes": weight_bytes(self.model), **parameter_counts(self.model)}
 
-    def timed(self, texts: Sequence[Texts], max_length: int) -> TimedModel:
+    def timed(self, texts: Sequence[Texts]) -> TimedModel:
         """The model and its batches of these texts, ready to be timed."""
-        length = self.max_length or max_length
         runner = torch_runner(self.model.eval()) if self.file is None else onnx_runner(self.file)
         texts_by_size = {size: texts[:most] for size, most in TIMED_ROWS.items()}
         batches = {
             size: [
-                model_inputs(part[k : k + size], self.tokenizer, length)
+                model_inputs(part[k : k + size], self.tokenizer, self.max_length)
                 for k in range(0, max(len(part) - size, 0) + 1, size)
             ]
             for size, part in texts_by_size.items()
@@ -104,7 +100,7 @@ class CostedModel:
 
 
 def measured_costs(
-    models: Sequence[CostedModel], texts: Sequence[Texts], max_length: int, *, memory: bool = True
+    models: Sequence[CostedModel], texts: Sequence[Texts], *, memory: bool = True
 ) -> dict[str, Any]:
     """The costs of each model, by name; ``times`` compares a model with the first one.
 
@@ -114,7 +110,7 @@ def measured_costs(
     costs: dict[str, Any] = {model.name: model.size() for model in models}
     if not texts or not models:
         return costs
-    measured = [model.timed(texts, max_length) for model in models]
+    measured = [model.timed(texts) for model in models]
     for cores in core_counts():
         on = "1 core" if cores == 1 else f"{cores} cores"
         logger.info(f"timing {len(models)} models on {min(len(texts), TIMED_ROWS[BATCH])} rows, with {on}")
@@ -128,8 +124,8 @@ def measured_costs(
 def audit_costs(models: AuditModels, texts: Sequence[Texts], max_length: int) -> dict[str, Any]:
     """The costs of the models of an audit on the CPU (``CostedModel.of``)."""
     named = (("teacher", models.teacher), *zip(models.names, models.students, strict=True))
-    costed = [measured for name, model in named if (measured := CostedModel.of(name, model)) is not None]
-    return measured_costs(costed, texts, max_length, memory=False)
+    costed = [measured for name, model in named if (measured := CostedModel.of(name, model, max_length))]
+    return measured_costs(costed, texts, memory=False)
 
 
 def model_inputs(

@@ -199,11 +199,11 @@ def read_project(file: Path) -> Project:
             refuse_missing(data.unlabelled)
     with _at(file, ("teacher",), lines):
         finetuning = load_recipe("finetune", changes=plan.teacher.changes(plan.seed), authors_settings=False)
-    if plan.student.checkpoint is not None:
-        with _at(file, ("student", "checkpoint"), lines):
-            locate(_resolved(plan.student.checkpoint, base))
     with _at(file, ("student",), lines):
         distillation = _distillation(plan, data, base)
+    if distillation.student.checkpoint is not None:
+        with _at(file, ("student", "checkpoint"), lines):
+            locate(distillation.student.checkpoint)
     if plan.teacher.template is not None:
         with _at(file, ("teacher", "template"), lines):
             distillation = _with_prompt(distillation, plan.teacher.template)

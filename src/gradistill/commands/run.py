@@ -199,14 +199,12 @@ def _run_stage(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
             known.setdefault(name, stage.needs[name])
         if isinstance(recipe := known.get("recipe"), dict):
             recipe.update({name: stage.needs["recipe"][name] for name in DESCRIPTIONS})
-    if before is not None and finished and before.get("needs") == stage.needs:
-        logger.info(f"{stage.name}: finished, kept")
-        ledger.enter(stage, before.get("seconds") or 0.0)
-        stages[stage.name] = {"outcome": "kept", "seconds": before.get("seconds")}
-        return
-    if before is not None and finished and stage.judge is not None and _other_limits_alone(before, stage):
-        logger.info(f"{stage.name}: finished, judged by other limits")
-        stage.judge()
+    changed = [path for path, _, _ in differences((before or {}).get("needs"), dict(stage.needs))]
+    limits_alone = stage.judge is not None and all(p.startswith(f"{stage.name}.fail_under") for p in changed)
+    if before is not None and finished and (limits_alone or not changed):
+        logger.info(f"{stage.name}: finished, {'judged by other limits' if changed else 'kept'}")
+        if changed and stage.judge is not None:
+            stage.judge()
         ledger.enter(stage, before.get("seconds") or 0.0)
         stages[stage.name] = {"outcome": "kept", "seconds": before.get("seconds")}
         return
@@ -217,11 +215,6 @@ def _run_stage(stage: Stage, ledger: Ledger, stages: dict[str, Any]) -> None:
     seconds = perf_counter() - start
     ledger.enter(stage, seconds)
     stages[stage.name] = {"outcome": "made", "seconds": round(seconds, 1)}
-
-
-def _other_limits_alone(before: Mapping[str, Any], stage: Stage) -> bool:
-    changed = [path for path, _, _ in differences(before.get("needs"), dict(stage.needs))]
-    return all(path.startswith(f"{stage.name}.fail_under") for path in changed)
 
 
 def _why(before: Mapping[str, Any] | None, finished: bool, stage: Stage) -> str:

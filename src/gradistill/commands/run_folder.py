@@ -19,13 +19,13 @@ from typing import Any
 from gradistill.commands.output_folder import FolderKind, check_output, locked_output, put_in_place
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.io import (
-    differences,
     discard,
     draft_beside,
     draft_of,
     locked,
     read_object,
     remove_drafts,
+    shown_differences,
     sync_folder,
     system_reason,
     write_whole,
@@ -255,7 +255,7 @@ def _recipe_in(folder: Path) -> dict[str, Any]:
 def _differences_of_recipe(output: Path, recipe: Recipe) -> list[str]:
     before = _recipe_in(output / CHECKPOINTS)
     return (
-        _differences(before, recipe.settled_by(before).as_written())
+        shown_differences(before, recipe.settled_by(before).as_written())
         if before
         else [f"{RECIPE}: missing or damaged"]
     )
@@ -265,7 +265,7 @@ def _differences_of_inputs(work: Path, inputs: dict[str, str]) -> list[str]:
     before = _inputs_in(work)
     if not before:
         return [f"{INPUTS}: missing or damaged"]
-    return _differences({**{name: inputs[name] for name in _NEWER & inputs.keys()}, **before}, inputs)
+    return shown_differences({**{name: inputs[name] for name in _NEWER & inputs.keys()}, **before}, inputs)
 
 
 def _refuse_other(output: Path, other: list[str]) -> None:
@@ -276,10 +276,6 @@ def _refuse_other(output: Path, other: list[str]) -> None:
             expected="the same recipe, teacher and data, to resume it",
             remedy="choose another --output, or give --overwrite to start again",
         )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [f"{path}: {old!r} before, {new!r} now" for path, old, new in differences(before, now)]
 
 
 def _existing(names: Iterable[str | Path | None]) -> Iterator[Path]:

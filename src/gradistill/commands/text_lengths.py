@@ -47,29 +47,26 @@ class OnnxModel:
 
 def trained_length(name: str | Path) -> int | None:
     """The ``max_length`` that a run or an export recorded in the model's folder; None without a record."""
-    texts, exported = record_of(name).get("texts"), export_record(name)
-    if isinstance(texts, dict) or exported:
-        length: Any = (texts if isinstance(texts, dict) else exported).get("max_length")
-    else:  # no run, or one of an earlier version; a model without a folder has no name
-        length = _training_of(Path(name) / RECIPE).get("max_length") if str(name) else None
+    length: Any = recorded_texts(name).get("max_length")
     return length if isinstance(length, int) and length > 0 else None
 
 
 def trained_windows(name: str | Path) -> Windows | None:
-    """The windows for long texts that a run or an export recorded in the model's folder, or else those of its recipe;
-    None if it cuts texts."""
-    texts = recorded_texts(name)
-    if not texts and str(name) and not (record_of(name) or export_record(name)):  # as downloaded from the hub
-        texts = _training_of(Path(name) / RECIPE)
-    return Windows.of(texts) if texts else None
+    """The windows for long texts that a run or an export recorded in the model's folder; None if it cuts texts."""
+    return Windows.of(recorded_texts(name))
 
 
-def recorded_texts(name: str | Path) -> dict[str, Any]:
-    """The record of a run or an export about its texts (length, windows), from the model's folder; or empty."""
+def recorded_texts(name: str | Path) -> Mapping[str, Any]:
+    """What a run or an export recorded about its texts (length, windows), from the model's folder; or empty.
+
+    Its recipe has it where there is no such record: in a run of an earlier version, and in a model of the hub.
+    """
     texts = record_of(name).get("texts")
-    if not isinstance(texts, dict):
-        texts = export_record(name).get("texts")
-    return texts if isinstance(texts, dict) else {}
+    if isinstance(texts, dict):
+        return texts
+    if exported := export_record(name):
+        return {"max_length": exported.get("max_length"), **recipe_part(exported, "texts")}
+    return _training_of(Path(name) / RECIPE) if str(name) else {}  # a model without a folder has no name
 
 
 def task_windows(

@@ -39,7 +39,7 @@ from gradistill.commands.signal_stores import AUTO, StoreChoice
 from gradistill.data import DataChoice, read_splits
 from gradistill.data.data_source import Source, is_path, path_text
 from gradistill.errors import DataError, GradistillError, ModelError, RecipeError, nearest
-from gradistill.io import differences, digest, discard, draft_of, path_of, write_whole
+from gradistill.io import digest, discard, draft_of, path_of, shown_differences, write_whole
 from gradistill.models.model_source import ModelSource, model_name
 from gradistill.package_versions import installing
 from gradistill.printing import log_filter
@@ -124,7 +124,7 @@ def tune(
     folder, space = path_of(output), tuning.settled()
     check_output(folder, SEARCH)
     if not (folder / DATABASE).is_file():  # fail before the folder is made if teacher or data cannot be read
-        with log_filter(lambda _: False):  # the first trial logs the same lines
+        with log_filter(lambda record: False):  # the first trial logs the same lines
             run = prepared_run(teacher, choice, tuning.resolve(()))
         refuse_words(run.task, "gradistill tune")
         run.required_signals()
@@ -219,9 +219,7 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], recipe: Recipe) 
             before["aim"] = about["aim"]  # no trial was compared by the earlier aim
     if before is not None and before != dict(about):
         other = next(key for key in about if before.get(key) != about[key])
-        changed = [
-            f"{path}: {old!r} before, {new!r} now" for path, old, new in differences(before, dict(about))
-        ]
+        changed = shown_differences(before, dict(about))
         raise RecipeError(
             f"{folder} holds a search with another {other}:\n" + "\n".join(f"  - {line}" for line in changed),
             expected="the same command, or a new folder",
@@ -300,7 +298,7 @@ class _Search:
             figures = _figures(metrics)
             score = self._score(figures)
             trial.set_user_attr("figures", figures)
-            trial.set_user_attr("floors", _floors(metrics))
+            trial.set_user_attr("floors", _loyalties(metrics, "floor"))
             trial.set_user_attr(TRAINED_ON, trained_on_of(metrics["loyalty"] or {}))
             self.study.tell(trial, score)
             logger.info(f"trial {trial.number}: {score:.4f} ({shown})")
@@ -333,14 +331,15 @@ class _Search:
     def report(self) -> dict[str, Any]:
         """All trials, the best first; written as ``tune.json``."""
         done = [t for t in self.study.trials if t.value is not None and t.state.name == "COMPLETE"]
+        ranked = sorted(done, key=lambda t: -t.value)
         trials = [
             {"trial": t.number, "score": t.value, **t.user_attrs.get("figures", {}), "values": t.params}
-            for t in sorted(done, key=lambda t: -t.value)
+            for t in ranked
         ]
         states = [t.state.name for t in self.study.trials]
-        best = max(done, key=lambda t: t.value, default=None)
-        floors = {} if best is None else best.user_attrs.get("floors", {})
-        self._warn_of_floors(trials[:1], floors)
+        floors = ranked[0].user_attrs.get("floors", {}) if ranked else {}
+        if floors:
+            self._warn_of_floors(trials[0], floors)
         report = {
             **self.study.user_attrs["about"], "trials": trials, "floors": floors,
             "pruned": states.count("PRUNED"), "failed": states.count("FAIL"), TRAINED_ON: self._trained(),
@@ -348,16 +347,15 @@ class _Search:
         write_whole(self.folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
         return report
 
-    def _warn_of_floors(self, best: Sequence[Mapping[str, Any]], floors: Mapping[str, float]) -> None:
+    def _warn_of_floors(self, best: Mapping[str, Any], floors: Mapping[str, float]) -> None:
         """Warn where the best trial is hardly above the student before its first step."""
         for name in self.tuning.aim:
-            for trial in best:
-                if name in floors and trial[name] - floors[name] < HARDLY * (1 - floors[name]):
-                    logger.warning(
-                        f"the best trial's {name.replace('_', ' ')} is {trial[name]:.3f}, and that of the student "
-                        f"before its first step {floors[name]:.3f}: the search rewards students that hardly train. "
-                        "Train for longer, search higher learning rates, or maximise another figure"
-                    )
+            if name in floors and name in best and best[name] - floors[name] < HARDLY * (1 - floors[name]):
+                logger.warning(
+                    f"the best trial's {name.replace('_', ' ')} is {best[name]:.3f}, and that of the student before "
+                    f"its first step {floors[name]:.3f}: the search rewards students that hardly train. Train for "
+                    "longer, search higher learning rates, or maximise another figure"
+                )
 
     def _trained(self) -> dict[str, list[str]]:
         """The loyalties that trials are trained on, each with the objectives that train it."""
@@ -386,14 +384,13 @@ class _Pruning(TrainerCallback):
             raise self.optuna.TrialPruned
 
 
-def _floors(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The loyalties of the student before its first step."""
-    loyalty = {f"{kind}_loyalty": entry for kind, entry in (metrics["loyalty"] or {}).items() if entry}
-    return {name: entry["floor"] for name, entry in loyalty.items() if entry.get("floor") is not None}
+def _loyalties(metrics: Mapping[str, Any], part: str) -> dict[str, float]:
+    """A ``part`` of each loyalty of a run, its value or its floor, where it has one."""
+    parts = {f"{kind}_loyalty": e.get(part) for kind, e in (metrics["loyalty"] or {}).items() if e}
+    return {name: number for name, number in parts.items() if number is not None}
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The selecting metric and the loyalties of a run."""
-    figures = {f"{kind}_loyalty": e["value"] for kind, e in (metrics["loyalty"] or {}).items() if e}
-    figures[METRIC] = next(iter(metrics["eval"].values()))  # a task's first metric selects
-    return {name: value for name, value in figures.items() if value is not None}
+    metric = next(iter(metrics["eval"].values()))  # a task's first metric selects
+    return _loyalties(metrics, "value") | ({} if metric is None else {METRIC: metric})

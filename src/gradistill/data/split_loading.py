@@ -288,6 +288,11 @@ def _positive(task: Task, rows: Dataset) -> int:
     return 0 if counts[0] < counts[1] else 1
 
 
+_BLANK_CELLS = (
+    "leave these cells blank; --skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
+)
+
+
 def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
     """Warnings about the columns that were chosen or named."""
     for column in task.text_columns if not task.token_labels else ():
@@ -304,15 +309,9 @@ def _doubts(table: Table, task: Task, label: str) -> Iterator[str]:
             "file of each, train.csv, validation.csv and test.csv"
         )
     for name in filter(stands_for_nothing, task.labels or ()):
-        yield (
-            f"{name!r} is read as a label. If it means that there is no label, leave these cells blank; "
-            "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
-        )
+        yield (f"{name!r} is read as a label. If it means that there is no label, {_BLANK_CELLS}")
     if task.kind == "classes" and {"-1", "0"} <= set(map(label_key, task.labels or ())):
-        yield (
-            "-1 is read as a class of its own, next to 0. If it marks hidden labels, leave these cells blank; "
-            "--skip-incomplete (skip_incomplete= in Python) then leaves out their rows"
-        )
+        yield (f"-1 is read as a class of its own, next to 0. If it marks hidden labels, {_BLANK_CELLS}")
     if task.labels is None and label in table.commas and _are_thousands(written := table.as_written(label)):
         yield (
             f"the scores are read with a decimal comma, {written[0]} as {table.columns[label][0]}. If it groups "

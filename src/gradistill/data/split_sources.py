@@ -22,6 +22,8 @@ from gradistill.data.tasks import TASKS, Task, label_key
 from gradistill.data.token_labels import with_word_lists
 from gradistill.errors import DataError, Problem, nearest
 
+_OTHER_FILES = {".xlsx", ".xls", ".ods", ".txt", ".zip", ".docx", ".pdf", ".feather", ".arrow", ".pkl"}
+"""Endings of files that cannot be read; a name with one is no hub id."""
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.+-]+))?")
 _GLUE = "nyu-mll/glue"
 _VALIDATION = ("validation", "dev", "val", "valid")
@@ -130,10 +132,6 @@ def _opened(source: Source, wanted: Wanted) -> _SplitReaders | Callable[[], Tabl
         raise DataError(f"{source!r} cannot be opened: {error}") from None
     refuse_missing(source)
     return _hub(source)
-
-
-_OTHER_FILES = {".xlsx", ".xls", ".ods", ".txt", ".zip", ".docx", ".pdf", ".feather", ".arrow", ".pkl"}
-"""Endings of files that cannot be read; a name with one is no hub id."""
 
 
 def refuse_missing(source: Source) -> None:

@@ -68,7 +68,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     student, teacher = facts["student"], facts.get("teacher")
     loyalty = {k: v for k, v in (facts.get("loyalty") or {}).items() if isinstance(v, Mapping)}
     recipe = public_recipe(facts["recipe"]) if facts.get("recipe") else ""
-    kind = _label_kind(facts, loyalty)
+    kind = label_kind(facts)
     meanings = meanings_of(kind)
     text = markdown_template("model_card.md.j2").render(
         front_matter=Ready(_front_matter(facts)),
@@ -210,8 +210,12 @@ def _named(facts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in (facts or {}).items() if value is not None]
 
 
-def _label_kind(facts: Mapping[str, Any], loyalty: Mapping[str, Any]) -> LabelKind:
-    """The kind of the labels, by the figures that only this kind has."""
+def label_kind(facts: Mapping[str, Any]) -> LabelKind:
+    """The kind of a run's labels, by the figures of ``metrics.json`` that only this kind has.
+
+    Example: ``label_kind({"eval": {"span_f1": 0.8}}) == "tokens"``
+    """
+    loyalty = facts.get("loyalty") or {}
     if _hub_task(facts) == TOKEN_TASK:
         return "tokens"
     if "prediction" in loyalty:

@@ -19,7 +19,7 @@ from gradistill.report.audit_tables import capital, cell, students_of
 from gradistill.report.change_report import reference_note, verdict_view
 from gradistill.report.export_tables import NAMES, loyalty_rows, size_rows, speed_note, speed_rows
 from gradistill.report.html import asset, page_template, policy
-from gradistill.report.model_card import audit_warnings, public_name
+from gradistill.report.model_card import audit_warnings, label_kind, public_name
 from gradistill.report.number_text import count, decimal
 from gradistill.report.run_summary import RANDOM_HEAD, UNTRAINED, run_models
 
@@ -76,7 +76,7 @@ def project_page(
             (key, public_name(str(value))) for key, value in settings.items() if value not in (None, "")
         ],
         rows=_rows(student),
-        tags="span_f1" in (student.get("eval") or {}),
+        tags=label_kind(student) == "tokens",
         pairs=len((student.get("data") or {}).get("text_columns") or ()) == 2,
         versions=list((student.get("versions") or {}).items()),
     )
