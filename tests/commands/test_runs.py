@@ -19,6 +19,7 @@ from gradistill.commands.distill import distill
 from gradistill.commands.finetune import finetune
 from gradistill.commands.guarded_training import saving
 from gradistill.commands.prepared_run import build_student
+from gradistill.commands.run_record import shown_name
 from gradistill.errors import GradistillError, RecipeError
 from gradistill.models.input_limits import Limits
 from gradistill.models.loaded_model import LoadedModel
@@ -239,6 +240,23 @@ def test_weights_can_be_read_by_whom_the_configuration_can(small: Any, tmp_path:
         os.umask(before)
     modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     assert modes["model.safetensors"] == modes["config.json"] == 0o666 & ~umask
+
+
+def test_a_run_of_a_reworded_method_is_the_same_run() -> None:
+    recipe = load_recipe("kd")
+    written = recipe.model_copy(update={"title": "Earlier words", "source": "a paper"}).as_written()
+    assert recipe.settled_by(written).as_written() == written
+    other = load_recipe("kd", changes=["training.epochs=7"])
+    assert other.settled_by(written).as_written() != written
+
+
+def test_records_keep_the_owner_of_a_model_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "teacher").mkdir(parents=True)
+    names = ("google/bert_uncased", "runs/teacher", "/data/jane/teacher", "minilm-l6")
+    assert [shown_name(name) for name in names] == ["google/bert_uncased", "teacher", "teacher", "minilm-l6"]
 
 
 def test_a_layer_map_that_chooses_no_layers_is_named(small: Any) -> None:

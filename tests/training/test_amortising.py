@@ -46,6 +46,21 @@ def test_a_term_that_never_runs_is_refused(kit: Any) -> None:
             kit.trainer(terms, (student, model), max_steps=7, options={"teacher_facts": Probe.find(model)})
 
 
+@pytest.mark.parametrize(
+    ("size", "accumulated", "dropped"),
+    [(5, 1, True), (5, 1, False), (3, 2, True), (2, 3, True), (3, 1, True)],
+)
+def test_the_steps_are_those_that_are_trained(size: int, accumulated: int, dropped: bool, kit: Any) -> None:
+    """Eight rows: a last batch that is dropped makes no step."""
+    trainer = kit.trainer(
+        [HardLabel()], max_steps=-1, num_train_epochs=1, per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulated, dataloader_drop_last=dropped,
+    )  # fmt: skip
+    counted = trainer._steps()
+    trainer.train()
+    assert counted == trainer.state.global_step
+
+
 @pytest.mark.parametrize(("every", "warned"), [(100, True), (7, False)])
 def test_one_turn_that_is_heavier_than_its_stage_gets_a_warning(every: int, warned: bool, kit: Any) -> None:
     student, model = kit.models()

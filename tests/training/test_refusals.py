@@ -29,6 +29,7 @@ from gradistill.objectives.soft_label import SoftLabel
 from gradistill.signals import Signal
 from gradistill.signals.teacher import OnlineTeacher
 from gradistill.training import trainer as trainer_module
+from stand_ins import raising
 
 
 def test_no_objectives_are_refused(kit: Any) -> None:
@@ -107,6 +108,15 @@ def test_whole_numbers_are_no_scores(kit: Any) -> None:
         TrainingError, match=r"whole numbers, and the student predicts one score(?s:.)*float32"
     ):
         trainer.train()
+
+
+def test_a_teacher_that_is_spread_over_devices_is_not_moved(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher = kit.models()
+    teacher.hf_device_map = {"": "cpu"}
+    monkeypatch.setattr(teacher, "to", raising(RuntimeError("You can't move it")))
+    kit.trainer([SoftLabel()], (student, teacher)).train()
 
 
 def test_a_teacher_that_was_trained_meanwhile_computes_without_dropout(kit: Any) -> None:

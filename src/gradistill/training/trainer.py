@@ -265,9 +265,10 @@ class DistillationTrainer(Trainer):
             return self.args.max_steps
         if not self._sized:
             return None
-        rows = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        rows = self.args.train_batch_size * self.args.world_size
         rounded = math.floor if self.args.dataloader_drop_last else math.ceil
-        of_an_epoch = max(1, rounded(len(self.train_dataset) / rows))  # pyright: ignore[reportArgumentType]
+        batches = rounded(len(self.train_dataset) / rows)  # pyright: ignore[reportArgumentType]
+        of_an_epoch = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         return math.ceil(of_an_epoch * self.args.num_train_epochs)
 
     def _refuse_unknown_place(self, checkpoint: Path) -> None:
